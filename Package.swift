@@ -1,0 +1,72 @@
+// swift-tools-version: 6.3
+import PackageDescription
+
+/// What every Swift target is compiled with.
+let settings: [SwiftSetting] = [
+    // Properties that return spans (SE-0456, SE-0446) need `@_lifetime`; swift-nio and swift-subprocess ship with it.
+    .enableExperimentalFeature("Lifetimes"),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+]
+
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+
+let package = Package(
+    name: "tributary",
+    platforms: [.macOS(.v26)],
+    products: [
+        .executable(name: "tributary", targets: ["tributary"]),
+        .library(name: "Tributary", targets: ["PipelineCore", "PipelineRuntime", "PipelineConfig", "StandardStages"]),
+        .library(name: "PipelineTestKit", targets: ["PipelineTestKit"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: [
+        // Arrows point down only: a target imports what its row names and nothing else.
+        .target(
+            name: "CBatchIO", path: "CShims/CBatchIO",
+            cSettings: [.define("_GNU_SOURCE", .when(platforms: [.linux]))]),
+
+        // Vocabulary and machinery.
+        .target(name: "PipelineCore", swiftSettings: settings),
+        .target(name: "Measures", dependencies: ["PipelineCore"], swiftSettings: settings),
+        .target(name: "PipelineRuntime", dependencies: ["PipelineCore"], swiftSettings: settings),
+        .target(
+            name: "PipelineConfig",
+            dependencies: ["PipelineCore", "PipelineRuntime", .product(name: "Yams", package: "Yams")],
+            swiftSettings: settings),
+
+        // Pure cores: no I/O, no clock, no globals.
+        .target(name: "Delivery", dependencies: ["PipelineCore", "Measures", crypto], swiftSettings: settings),
+        .target(name: "Playout", dependencies: ["PipelineCore", "Measures"], swiftSettings: settings),
+        .target(name: "Emulation", dependencies: ["PipelineCore"], swiftSettings: settings),
+
+        // Stages around them.
+        .target(
+            name: "NetworkStages", dependencies: ["PipelineCore", "Delivery", "Emulation", "CBatchIO", crypto],
+            swiftSettings: settings),
+        .target(
+            name: "StreamingStages", dependencies: ["PipelineCore", "Delivery", "Playout"], swiftSettings: settings),
+        .target(name: "MeasureStages", dependencies: ["PipelineCore", "Measures"], swiftSettings: settings),
+        .target(
+            name: "StandardStages",
+            dependencies: ["PipelineConfig", "NetworkStages", "StreamingStages", "MeasureStages"],
+            swiftSettings: settings),
+
+        // What people use.
+        .target(
+            name: "Lab", dependencies: ["PipelineConfig", "PipelineRuntime", "Measures"], swiftSettings: settings),
+        .executableTarget(
+            name: "tributary", dependencies: ["StandardStages", "PipelineRuntime", "Lab", arguments],
+            swiftSettings: settings),
+        .target(name: "PipelineTestKit", dependencies: ["PipelineCore", "PipelineRuntime"], swiftSettings: settings),
+    ]
+)
