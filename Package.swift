@@ -35,10 +35,14 @@ let package = Package(
             name: "CBatchIO", path: "CShims/CBatchIO",
             cSettings: [.define("_GNU_SOURCE", .when(platforms: [.linux]))]),
 
+        .target(
+            name: "CPolling", path: "CShims/CPolling",
+            cSettings: [.define("_GNU_SOURCE", .when(platforms: [.linux]))]),
+
         // Vocabulary and machinery.
         .target(name: "PipelineCore", swiftSettings: settings),
         .target(name: "Measures", dependencies: ["PipelineCore"], swiftSettings: settings),
-        .target(name: "PipelineRuntime", dependencies: ["PipelineCore"], swiftSettings: settings),
+        .target(name: "PipelineRuntime", dependencies: ["PipelineCore", "CPolling"], swiftSettings: settings),
         .target(
             name: "PipelineConfig",
             dependencies: ["PipelineCore", "PipelineRuntime", .product(name: "Yams", package: "Yams")],

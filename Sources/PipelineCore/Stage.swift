@@ -21,6 +21,9 @@ public protocol Stage: AnyObject, SendableMetatype {
     /// What the lane must provide for a stage with these options. Read before anything is built.
     static func demands(of options: Options) -> StageDemands
 
+    /// What does not fit between these options and the sources of the pipeline, one sentence each.
+    static func problems(of options: Options, with sources: [Source]) -> [String]
+
     /// Makes the stage. Opens nothing: sockets and files are opened by ``start(at:)``.
     init(options: Options, context: StageContext)
 
@@ -33,6 +36,7 @@ public protocol Stage: AnyObject, SendableMetatype {
 
 extension Stage {
     public static func demands(of options: Options) -> StageDemands { StageDemands() }
+    public static func problems(of options: Options, with sources: [Source]) -> [String] { [] }
     public func start(at now: Timestamp) throws(StageError) {}
     public func finish(at now: Timestamp) throws(StageError) {}
 }
