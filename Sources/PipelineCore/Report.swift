@@ -13,6 +13,8 @@ public enum Report: Sendable, BitwiseCopyable {
     case source(SourceReport)
     /// The object's size is known: the capture can begin to ask for it.
     case object(byteCount: UInt64)
+    /// The player cannot go on without the bytes at this offset: an index at the end of the file.
+    case wanted(objectOffset: UInt64)
     /// The number of bytes that a server has put on its way to `stream`, so that the capture may hand on more.
     case sent(stream: UInt32, byteCount: UInt64)
 }
@@ -75,9 +77,12 @@ public struct PlaybackReport: Sendable, BitwiseCopyable {
     public var playedByteCount: UInt64
     /// The average rate of the movie in bits a second, as far as it is known; 0 if not.
     public var bitRate: Double
+    /// Whether the buffer has room: a player with a full one asks for nothing.
+    public var wantsMore: Bool
 
     public init(
-        time: Timestamp, state: State, playhead: Int64, bufferLevel: Int64, playedByteCount: UInt64, bitRate: Double
+        time: Timestamp, state: State, playhead: Int64, bufferLevel: Int64, playedByteCount: UInt64, bitRate: Double,
+        wantsMore: Bool
     ) {
         self.time = time
         self.state = state
@@ -85,6 +90,7 @@ public struct PlaybackReport: Sendable, BitwiseCopyable {
         self.bufferLevel = bufferLevel
         self.playedByteCount = playedByteCount
         self.bitRate = bitRate
+        self.wantsMore = wantsMore
     }
 }
 

@@ -1,0 +1,32 @@
+import Delivery
+import MeasureStages
+import NetworkStages
+public import PipelineConfig
+import StreamingStages
+
+extension StageRegistry {
+    /// Every stage this package ships. One line each: its type, and what `tributary stages` says of it.
+    public static var standard: StageRegistry {
+        var registry = StageRegistry()
+        registry.register(Movie.self, "the requests of one movie, chunk by chunk, within a window past the playhead")
+        registry.register(TCPServe.self, "serves the files of a folder over TCP")
+        registry.register(UDPServe.self, "serves the files of a folder over UDP")
+
+        registry.register(ChunkScheduler<Single>.self, "all chunks from one source")
+        registry.register(ChunkScheduler<Alternate>.self, "chunk k from source k mod N, in lock-step or independently")
+        registry.register(ChunkScheduler<Weighted>.self, "smooth weighted round robin")
+        registry.register(ChunkScheduler<Pull>.self, "greedy: an idle source gets the next chunk")
+        registry.register(ChunkScheduler<EarliestDelivery>.self, "each chunk by the source that will have delivered it first")
+        registry.register(Pacer.self, "lets data go at a rate")
+
+        registry.register(Link.self, "emulated paths of constant rate and latency")
+        registry.register(Fetch.self, "fetches chunks from tcp:// and udp:// sources")
+
+        registry.register(Playout.self, "plays the movie as a player would: start-up, stalls and their causes")
+        registry.register(ChunkLog.self, "writes chunks.csv")
+        registry.register(FileSink.self, "writes the movie to a file, in place when it is whole")
+        registry.register(NullSink.self, "counts bytes and drops them")
+        registry.register(Reply.self, "sends back what a server's capture was asked for")
+        return registry
+    }
+}

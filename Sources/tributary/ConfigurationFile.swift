@@ -1,0 +1,77 @@
+import ArgumentParser
+import Foundation
+import Lab
+import PipelineConfig
+import PipelineCore
+import StandardStages
+
+/// A configuration file read from disk and validated whole: one run, or an experiment.
+struct ConfigurationFile {
+    enum Content {
+        case run(RunFile)
+        case experiment(Experiment)
+    }
+    var content: Content
+    var text: String
+    /// What relative paths in it are relative to.
+    var folder: String
+
+    /// Reads and validates. Every problem goes to stderr as `file:line:column: error: …`.
+    ///
+    /// - Throws: Exit status 65 if there is any problem.
+    init(path: String, driver: DriverKind? = nil, seed: UInt64? = nil, repeats: Int? = nil) throws {
+        var problems: [ConfigProblem] = []
+        do throws(ConfigProblem) {
+            let (text, root) = try Self.load(path)
+            self.text = text
+            folder = URL(filePath: path).deletingLastPathComponent().path
+            let base = folder
+            let content: Content?
+            if root["experiment"] != nil {
+                content = Experiment(
+                    root, registry: .standard, driver: driver, repeats: repeats,
+                    load: { (other) throws(ConfigProblem) in
+                        try Self.load(other.hasPrefix("/") ? other : base + "/" + other).root
+                    }, problems: &problems
+                ).map { .experiment($0) }
+            } else {
+                content = RunFile(root, registry: .standard, driver: driver, problems: &problems).map { file in
+                    var file = file
+                    if let seed { file.settings.seed = seed }
+                    return .run(file)
+                }
+            }
+            guard let content, problems.isEmpty else { throw Self.refuse(problems) }
+            self.content = content
+        } catch {
+            throw Self.refuse([error])
+        }
+    }
+
+    private static func load(_ path: String) throws(ConfigProblem) -> (text: String, root: ConfigNode) {
+        let data: Data
+        do {
+            data = try Data(contentsOf: URL(filePath: path))
+        } catch {
+            throw ConfigProblem("the file cannot be read: \(describe(error))", at: SourceMark(file: path, line: 1, column: 1))
+        }
+        guard let text = String(data: data, encoding: .utf8) else {
+            throw ConfigProblem("the file is not UTF-8", at: SourceMark(file: path, line: 1, column: 1))
+        }
+        return (text, try readYAML(text, file: path))
+    }
+
+    /// Says what is wrong, all of it.
+    static func refuse(_ problems: [ConfigProblem]) -> ExitCode {
+        for problem in problems { Terminal.error("\(problem)") }
+        return ExitCode(65)
+    }
+}
+
+/// The system's words for an error.
+func describe(_ error: any Error) -> String {
+    if let underlying = (error as NSError).userInfo[NSUnderlyingErrorKey] as? NSError {
+        return unsafe String(cString: strerror(CInt(underlying.code)))
+    }
+    return error.localizedDescription
+}

@@ -1,0 +1,132 @@
+import ArgumentParser
+import Foundation
+import Lab
+import PipelineConfig
+import PipelineCore
+import PipelineRuntime
+
+/// What `run`, `watch` and `serve` have in common on the command line.
+struct OutputOptions: ParsableArguments {
+    @Flag(help: "Results as JSON on stdout.")
+    var json = false
+    @Flag(name: [.short, .long], help: "No progress on stderr.")
+    var quiet = false
+}
+
+struct RunCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run",
+        abstract: "Run the pipelines of a file, or an experiment.",
+        discussion: """
+            Writes one folder per run below --out (default: the file's 'out', or 'runs'). Ctrl-C ends the run in good \
+            order, a second one at once; the folder is complete as far as it goes and the exit status is 130.
+            """
+    )
+    @Argument(help: "The file.", completion: .file(extensions: ["yaml", "yml"]))
+    var file: String
+    @Option(help: "Kind of time: real or virtual; replaces the file's.")
+    var driver: DriverKind?
+    @Option(help: "Folder to make the run's folder in.", completion: .directory)
+    var out: String?
+    @Option(help: "Seed; replaces the file's.")
+    var seed: UInt64?
+    @Option(help: "Repeats of each arm of an experiment; replaces the file's.")
+    var repeats: Int?
+    @Option(help: "Trials of an experiment that run side by side; replaces the file's.")
+    var parallel: Int?
+    @OptionGroup var output: OutputOptions
+
+    func validate() throws {
+        if let repeats, !(1...1000).contains(repeats) { throw ValidationError("--repeats must be 1 to 1000") }
+        if let parallel, !(1...64).contains(parallel) { throw ValidationError("--parallel must be 1 to 64") }
+    }
+
+    func run() async throws {
+        let read = try ConfigurationFile(path: file, driver: driver, seed: seed, repeats: repeats)
+        let identity = RunIdentity(command: CommandLine.arguments, configuration: read.text)
+        let title = URL(filePath: file).deletingPathExtension().lastPathComponent
+        switch read.content {
+        case .run(let runFile):
+            try await perform(
+                runFile, identity: identity, title: title, baseFolder: read.folder,
+                folder: (out ?? runFile.settings.out ?? "runs") + "/" + Run.folderName(title), output: output)
+        case .experiment(var experiment):
+            if let seed { experiment.seed = seed }
+            if let parallel { experiment.parallel = parallel }
+            try await perform(experiment, identity, title, read.folder)
+        }
+    }
+
+    private func perform(
+        _ experiment: Experiment, _ identity: RunIdentity, _ title: String, _ baseFolder: String
+    ) async throws {
+        let folder = (out ?? experiment.out) + "/" + Run.folderName(title)
+        let control = RunControl()
+        let signals = Signals(control)
+        defer { withExtendedLifetime(signals) {} }
+        let display = ProgressDisplay(isQuiet: output.quiet)
+        let count = experiment.trials.count
+        let results: [(trial: Experiment.Trial, result: RunResult)]
+        do throws(StageError) {
+            results = try await experiment.perform(
+                in: folder, identity: identity, baseFolder: baseFolder, control: control,
+                progress: { trial, board in Task { await display.add(trial.folder, board) } },
+                ended: { trial, result in
+                    let word = result.errors.isEmpty ? "done" : "FAILED: \(result.errors[0])"
+                    Task { await display.remove(trial.folder, saying: "\(trial.folder): \(word)") }
+                })
+        } catch {
+            await display.end()
+            Terminal.error("error: \(error)")
+            throw ExitCode(1)
+        }
+        await display.end()
+        for (trial, result) in results {
+            for error in result.errors { Terminal.error("error: \(trial.folder): \(error)") }
+        }
+        try Compare.print(paths: [folder], json: output.json)
+        Terminal.error("\(results.count) of \(count) runs in \(folder)")
+        if control.state != .running { throw ExitCode(130) }
+        if results.contains(where: { !$0.result.errors.isEmpty }) { throw ExitCode(1) }
+    }
+}
+
+/// Runs one file, shows its progress and its results.
+///
+/// - Throws: The exit status, if it is not 0.
+func perform(
+    _ file: RunFile, identity: RunIdentity, title: String, baseFolder: String, folder: String?, output: OutputOptions
+) async throws {
+    let control = RunControl()
+    let signals = Signals(control)
+    defer { withExtendedLifetime(signals) {} }
+    let display = ProgressDisplay(isQuiet: output.quiet)
+    let board = ProgressBoard()
+    if file.pipelines.contains(where: { !$0.demands.isService }), file.settings.driver == .real {
+        await display.add(title, board)
+    }
+    let result: RunResult
+    do throws(StageError) {
+        let run = Run(file: file, identity: identity, folder: folder, baseFolder: baseFolder, progress: board)
+        result = try await run.perform(control: control)
+    } catch {
+        await display.end()
+        Terminal.error("error: \(error)")
+        throw ExitCode(1)
+    }
+    await display.end()
+    for error in result.errors { Terminal.error("error: \(error)") }
+    if let folder = result.folder {
+        if file.pipelines.contains(where: { !$0.demands.isService }) {
+            try Compare.print(paths: [folder], json: output.json)
+        }
+        Terminal.error("run folder: \(folder)")
+    } else if output.json {
+        let pipelines = result.outcomes.map { (key: $0.name, value: $0.summary) }
+        Terminal.result(SummaryValue.object(pipelines).indentedJSON())
+    }
+    if !result.errors.isEmpty { throw ExitCode(1) }
+    if result.wasInterrupted, file.pipelines.contains(where: { !$0.demands.isService }) { throw ExitCode(130) }
+}
+
+extension DriverKind: ExpressibleByArgument {}
