@@ -53,6 +53,8 @@ public struct Run: Sendable {
     public var baseFolder: String
     /// Told what is going on, if anybody is to see it.
     public var progress: ProgressBoard?
+    /// Where the pipelines tell each other what they are bound to.
+    public var addresses = AddressBoard()
 
     public init(
         file: RunFile, identity: RunIdentity, folder: String?, baseFolder: String, progress: ProgressBoard? = nil
@@ -75,7 +77,7 @@ public struct Run: Sendable {
             try Self.write(runJSON(origin, originRealtime), to: folder + "/run.json")
         }
         let surroundings = RunSurroundings(
-            seed: file.settings.seed, runFolder: folder.map(Self.absolute), baseFolder: baseFolder)
+            seed: file.settings.seed, runFolder: folder.map(Self.absolute), baseFolder: baseFolder, addresses: addresses)
         let isVirtual = file.settings.driver == .virtual
         var isFirst = true
         let makers = file.pipelines.map { plan in

@@ -19,10 +19,16 @@ struct ConfigurationFile {
     /// Reads and validates. Every problem goes to stderr as `file:line:column: error: …`.
     ///
     /// - Throws: Exit status 65 if there is any problem.
-    init(path: String, driver: DriverKind? = nil, seed: UInt64? = nil, repeats: Int? = nil) throws {
+    init(
+        path: String, driver: DriverKind? = nil, seed: UInt64? = nil, repeats: Int? = nil, changes: [String] = []
+    ) throws {
         var problems: [ConfigProblem] = []
         do throws(ConfigProblem) {
-            let (text, root) = try Self.load(path)
+            var (text, root) = try Self.load(path)
+            for change in changes {
+                root = try Self.overrides(change, &problems).apply(to: root, problems: &problems)
+                text += "\n# --set \(change)"
+            }
             self.text = text
             folder = URL(filePath: path).deletingLastPathComponent().path
             let base = folder
@@ -61,10 +67,37 @@ struct ConfigurationFile {
         return (text, try readYAML(text, file: path))
     }
 
+    /// `PLACE=VALUE` of `--set`; the value is YAML.
+    private static func overrides(_ change: String, _ problems: inout [ConfigProblem]) throws(ConfigProblem) -> Overrides {
+        let file = "--set \(change)"
+        guard let separator = change.firstIndex(of: "="), separator != change.startIndex else {
+            throw ConfigProblem("expected PLACE=VALUE", at: SourceMark(file: file, line: 1, column: 1))
+        }
+        let value = try readYAML(String(change[change.index(after: separator)...]), file: file)
+        let mark = SourceMark(file: file, line: 1, column: 1)
+        return Overrides(.mapping([(String(change[..<separator]), mark, value)], mark), problems: &problems)
+    }
+
     /// Says what is wrong, all of it.
     static func refuse(_ problems: [ConfigProblem]) -> ExitCode {
         for problem in problems { Terminal.error("\(problem)") }
         return ExitCode(65)
+    }
+}
+
+extension RunFile {
+    /// Reads a configuration that a command has composed of its options.
+    init(composed text: String, name: String) throws {
+        var problems: [ConfigProblem] = []
+        do {
+            let root = try readYAML(text, file: name)
+            guard let file = RunFile(root, registry: .standard, problems: &problems) else {
+                throw ConfigurationFile.refuse(problems)
+            }
+            self = file
+        } catch let problem as ConfigProblem {
+            throw ConfigurationFile.refuse([problem])
+        }
     }
 }
 

@@ -24,6 +24,8 @@ struct RunCommand: AsyncParsableCommand {
     )
     @Argument(help: "The file.", completion: .file(extensions: ["yaml", "yml"]))
     var file: String
+    @Option(name: .customLong("set"), help: "Change the file: PLACE=VALUE, such as client.stages.0.type=pull. Repeatable.")
+    var changes: [String] = []
     @Option(help: "Kind of time: real or virtual; replaces the file's.")
     var driver: DriverKind?
     @Option(help: "Folder to make the run's folder in.", completion: .directory)
@@ -42,7 +44,7 @@ struct RunCommand: AsyncParsableCommand {
     }
 
     func run() async throws {
-        let read = try ConfigurationFile(path: file, driver: driver, seed: seed, repeats: repeats)
+        let read = try ConfigurationFile(path: file, driver: driver, seed: seed, repeats: repeats, changes: changes)
         let identity = RunIdentity(command: CommandLine.arguments, configuration: read.text)
         let title = URL(filePath: file).deletingPathExtension().lastPathComponent
         switch read.content {
@@ -95,7 +97,8 @@ struct RunCommand: AsyncParsableCommand {
 ///
 /// - Throws: The exit status, if it is not 0.
 func perform(
-    _ file: RunFile, identity: RunIdentity, title: String, baseFolder: String, folder: String?, output: OutputOptions
+    _ file: RunFile, identity: RunIdentity, title: String, baseFolder: String, folder: String?,
+    addresses: AddressBoard = AddressBoard(), output: OutputOptions
 ) async throws {
     let control = RunControl()
     let signals = Signals(control)
@@ -107,7 +110,8 @@ func perform(
     }
     let result: RunResult
     do throws(StageError) {
-        let run = Run(file: file, identity: identity, folder: folder, baseFolder: baseFolder, progress: board)
+        var run = Run(file: file, identity: identity, folder: folder, baseFolder: baseFolder, progress: board)
+        run.addresses = addresses
         result = try await run.perform(control: control)
     } catch {
         await display.end()

@@ -1,0 +1,61 @@
+import ArgumentParser
+import Foundation
+import Lab
+import PipelineConfig
+import PipelineCore
+
+struct Watch: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Fetch a movie from one or more servers, and say how it would have played.",
+        discussion: """
+            A URL is tcp://HOST:PORT/NAME or udp://HOST:PORT/NAME; all must offer the same object. The file is written \
+            beside its final name and renamed when it is whole and verified.
+            """
+    )
+    @Argument(help: "Where the movie is, one URL for each server.")
+    var urls: [String]
+    @Option(help: "Scheduler: a type, or a type with options such as '{ type: alternate, mode: lock_step }'.")
+    var scheduler: String = "earliest_delivery"
+    @Option(name: [.customLong("out")], help: "File to write the movie to; without it the bytes are dropped.")
+    var outFile: String?
+    @Flag(help: "Overwrite a file that is there.")
+    var force = false
+    @Option(help: "Player whose thresholds are used: see 'tributary stages playout'.")
+    var preset: String = "media3"
+    @Option(help: "Bit rate of the movie, for files that are not MP4.")
+    var bitrate: String?
+    @Option(help: "Bytes in a chunk.")
+    var chunk: String = "256KiB"
+    @Option(help: "Chunks past the playhead that may be asked for.")
+    var window: Int = 64
+    @Option(help: "Folder to make the run's folder in.", completion: .directory)
+    var runs: String = "runs"
+    @Option(help: "Give up after this long.")
+    var duration: String = "24h"
+    @OptionGroup var output: OutputOptions
+
+    func run() async throws {
+        guard !urls.isEmpty else { throw ValidationError("name at least one URL") }
+        var lines = ["run: { duration: \(SummaryValue.quoted(duration)) }", "pipelines:", "  client:", "    sources:"]
+        let names = urls.indices.map { urls.count <= 26 ? String(UnicodeScalar(UInt8(97 + $0))) : "s\($0)" }
+        for (name, url) in zip(names, urls) { lines.append("      - { name: \(name), url: \(SummaryValue.quoted(url)) }") }
+        lines.append("    capture: { type: movie, chunk: \(SummaryValue.quoted(chunk)), window: \(window) }")
+        let stage = scheduler.hasPrefix("{") ? scheduler : "{ type: \(SummaryValue.quoted(scheduler)) }"
+        lines.append("    stages: [ \(stage), { type: fetch } ]")
+        lines.append("    sinks:")
+        let rate = bitrate.map { ", bitrate: \(SummaryValue.quoted($0))" } ?? ""
+        lines.append("      - { type: playout, preset: \(SummaryValue.quoted(preset))\(rate) }")
+        lines.append("      - { type: chunk_log }")
+        let current = FileManager.default.currentDirectoryPath
+        if let outFile {
+            let path = outFile.hasPrefix("/") ? outFile : current + "/" + outFile
+            lines.append("      - { type: file, path: \(SummaryValue.quoted(path)), force: \(force) }")
+        }
+        let text = lines.joined(separator: "\n")
+        let file = try RunFile(composed: text, name: "watch")
+        let title = URL(filePath: urls[0]).deletingPathExtension().lastPathComponent
+        try await perform(
+            file, identity: RunIdentity(command: CommandLine.arguments, configuration: text), title: title,
+            baseFolder: current, folder: runs + "/" + Run.folderName("watch-" + title), output: output)
+    }
+}
