@@ -58,7 +58,8 @@ let package = Package(
             name: "NetworkStages", dependencies: ["PipelineCore", "Delivery", "Emulation", "CBatchIO", crypto],
             swiftSettings: settings),
         .target(
-            name: "StreamingStages", dependencies: ["PipelineCore", "Delivery", "Playout"], swiftSettings: settings),
+            name: "StreamingStages", dependencies: ["PipelineCore", "Delivery", "Playout", "MeasureStages"],
+            swiftSettings: settings),
         .target(name: "MeasureStages", dependencies: ["PipelineCore", "Measures"], swiftSettings: settings),
         .target(
             name: "StandardStages",

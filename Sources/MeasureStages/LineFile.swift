@@ -19,13 +19,13 @@ public final class LineFile {
     /// Creates the file, or empties it, and writes a first line.
     public init(_ path: String, header: String? = nil) throws(StageError) {
         self.path = path
-        descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+        descriptor = unsafe open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
         guard descriptor >= 0 else { throw StageError(.outputFailed, "cannot create '\(path)'", errno: errno) }
         if let header { append(header) }
         flush()
     }
 
-    deinit { _ = close(descriptor) }
+    deinit { close(descriptor) }
 
     /// Adds one line; `line` has no line end.
     public func append(_ line: String) {

@@ -57,3 +57,20 @@ public indirect enum SummaryValue: Sendable, Equatable {
         return quoted + "\""
     }
 }
+
+extension SummaryValue {
+    /// The value under a key of an object.
+    public subscript(key: String) -> SummaryValue? {
+        guard case .object(let pairs) = self else { return nil }
+        return pairs.first { $0.key == key }?.value
+    }
+
+    /// The items of a list; none if it is something else.
+    public var items: [SummaryValue] { if case .list(let items) = self { items } else { [] } }
+
+    /// The integer, if it is one.
+    public var integer: Int64? { if case .integer(let value) = self { value } else { nil } }
+
+    /// The text, if it is one.
+    public var text: String? { if case .text(let value) = self { value } else { nil } }
+}

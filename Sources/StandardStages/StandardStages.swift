@@ -22,7 +22,7 @@ extension StageRegistry {
         registry.register(Link.self, "emulated paths of constant rate and latency")
         registry.register(Fetch.self, "fetches chunks from tcp:// and udp:// sources")
 
-        registry.register(Playout.self, "plays the movie as a player would: start-up, stalls and their causes")
+        registry.register(PlayoutSink.self, "plays the movie as a player would: start-up, stalls and their causes")
         registry.register(ChunkLog.self, "writes chunks.csv")
         registry.register(FileSink.self, "writes the movie to a file, in place when it is whole")
         registry.register(NullSink.self, "counts bytes and drops them")

@@ -10,7 +10,7 @@ import Darwin
 ///
 /// The size comes from a local `file`, from `size` or from `chunks`; with none of them from the first source that offers
 /// the object.
-public final class Movie: Capture, Learner, Summarizing {
+public final class Movie: Capture, Learner, Reporter, Summarizing {
     public static let typeName = "movie"
 
     public struct Options: StageOptions {
@@ -46,6 +46,8 @@ public final class Movie: Capture, Learner, Summarizing {
     private let options: Options
     private let context: StageContext
     private var plan: ChunkPlan?
+    /// The size, until the others have been told.
+    private var ownSize: UInt64?
 
     public init(options: Options, context: StageContext) {
         self.options = options
@@ -67,6 +69,7 @@ public final class Movie: Capture, Learner, Summarizing {
 
     private func setSize(_ byteCount: UInt64) {
         guard plan == nil else { return }
+        ownSize = byteCount
         plan = ChunkPlan(
             byteCount: byteCount, chunk: options.chunk.bytes, window: options.window, tailFirst: options.tailFirst)
     }
@@ -83,11 +86,18 @@ public final class Movie: Capture, Learner, Summarizing {
 
     public func learn(_ report: Report) {
         switch report {
-        case .object(let byteCount): setSize(byteCount)
+        case .object(let byteCount):
+            setSize(byteCount)
+            ownSize = nil
         case .playback(let report): plan?.learn(report)
         case .wanted(let offset): plan?.want(from: offset)
         case .path, .chunk, .source, .sent: break
         }
+    }
+
+    public func nextReport() -> Report? {
+        defer { ownSize = nil }
+        return ownSize.map { .object(byteCount: $0) }
     }
 
     public func summary() -> [(key: String, value: SummaryValue)] {
