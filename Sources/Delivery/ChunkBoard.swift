@@ -77,7 +77,7 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
         case .path(let report): learn(report)
         case .source(let report): learn(report)
         case .chunk(let report): learn(report)
-        case .playback, .object, .wanted, .sent: break
+        case .playback, .object, .verified, .wanted, .sent: break
         }
     }
 

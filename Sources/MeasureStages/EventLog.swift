@@ -11,6 +11,7 @@ public final class EventLog: Observer {
     private let pipeline: String
     private let sources: [String]
     private var state = PlaybackReport.State.startup
+    private var lastTime = Timestamp.zero
     private var nextClock = Timestamp(nanoseconds: .min)
     private let clocks: () -> (monotonic: UInt64, realtime: UInt64)
 
@@ -28,6 +29,7 @@ public final class EventLog: Observer {
     }
 
     public func observe(_ batch: borrowing PacketBatch, from first: Int, at tap: Tap, now: Timestamp) {
+        lastTime = now
         guard now >= nextClock else { return }
         nextClock = Timestamp(nanoseconds: now.nanoseconds + 1_000_000_000)
         let (monotonic, realtime) = clocks()
@@ -59,7 +61,8 @@ public final class EventLog: Observer {
             ])
         case .playback(let report): observe(report)
         case .object(let byteCount):
-            write(.zero, "object", [(key: "bytes", value: .integer(Int64(clamping: byteCount)))])
+            write(lastTime, "object", [(key: "bytes", value: .integer(Int64(clamping: byteCount)))])
+        case .verified: write(lastTime, "verified", [])
         case .path, .wanted, .sent: break
         }
     }

@@ -15,7 +15,7 @@ struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
     /// The kernel's bytes; `nil` if they are of another family.
     init?(bytes: [UInt8]) {
         guard bytes.count >= 8 else { return nil }
-        let family = bytes.withUnsafeBytes { raw in
+        let family = unsafe bytes.withUnsafeBytes { raw in
             unsafe raw.loadUnaligned(as: sockaddr.self).sa_family
         }
         guard CInt(family) == AF_INET || CInt(family) == AF_INET6 else { return nil }
@@ -27,7 +27,7 @@ struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
     var description: String {
         var host = [CChar](repeating: 0, count: 64)
         var port = [CChar](repeating: 0, count: 16)
-        let status = withPointer { pointer, length in
+        let status = unsafe withPointer { pointer, length in
             unsafe getnameinfo(
                 pointer, length, &host, 64, &port, 16, CInt(NI_NUMERICHOST | NI_NUMERICSERV))
         }
@@ -103,7 +103,7 @@ enum Socket {
             // One family a socket: `[::]` beside `0.0.0.0` on one port is two stages, not a conflict.
             unsafe setsockopt(descriptor, CInt(IPPROTO_IPV6), IPV6_V6ONLY, &on, socklen_t(MemoryLayout<CInt>.size))
         }
-        let isBound = address.withPointer { unsafe bind(descriptor, $0, $1) } == 0
+        let isBound = unsafe address.withPointer { unsafe bind(descriptor, $0, $1) } == 0
         guard isBound, !stream || listen(descriptor, 512) == 0 else {
             let number = errno
             close(descriptor)

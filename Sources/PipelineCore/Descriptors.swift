@@ -36,6 +36,9 @@ public final class Descriptors {
         }
     }
 
+    /// Whether `descriptor` is waited on.
+    public func isWatching(_ descriptor: CInt) -> Bool { interests[descriptor] != nil }
+
     /// Does not wait on `descriptor` any more. Call it before closing it.
     public func forget(_ descriptor: CInt) {
         guard interests.removeValue(forKey: descriptor) != nil else { return }

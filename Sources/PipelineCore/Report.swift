@@ -13,6 +13,8 @@ public enum Report: Sendable, BitwiseCopyable {
     case source(SourceReport)
     /// The object's size is known: the capture can begin to ask for it.
     case object(byteCount: UInt64)
+    /// Every byte of the object has come and its digests are right, as far as they were asked for.
+    case verified
     /// The player cannot go on without the bytes at this offset: an index at the end of the file.
     case wanted(objectOffset: UInt64)
     /// The number of bytes that a server has put on its way to `stream`, so that the capture may hand on more.

@@ -91,7 +91,7 @@ public final class Movie: Capture, Learner, Reporter, Summarizing {
             ownSize = nil
         case .playback(let report): plan?.learn(report)
         case .wanted(let offset): plan?.want(from: offset)
-        case .path, .chunk, .source, .sent: break
+        case .path, .chunk, .source, .verified, .sent: break
         }
     }
 
