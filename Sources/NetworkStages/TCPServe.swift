@@ -280,8 +280,10 @@ private final class TCPEndpoint: ServerEndpoint {
     /// - Returns: `false` if the connection is gone.
     private func parse(_ connection: Connection) -> Bool {
         var position = 0
-        while connection.input.count - position >= WireHeader.byteCount {
-            let span = unsafe connection.input.span.bytes
+        // A reference of its own: what a frame leads to may touch the connection.
+        let input = connection.input
+        let span = unsafe input.span.bytes
+        while input.count - position >= WireHeader.byteCount {
             do throws(WireHeader.Fault) {
                 let header = try WireHeader.read(span, at: position)
                 let end = position + WireHeader.byteCount + Int(header.payloadByteCount)
@@ -300,7 +302,7 @@ private final class TCPEndpoint: ServerEndpoint {
                     return false
                 }
                 let end = position + WireHeader.byteCount + Int(count)
-                guard end <= connection.input.count else { break }
+                guard end <= input.count else { break }
                 counters.unknownTypes += 1
                 position = end
             }
