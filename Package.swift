@@ -68,10 +68,16 @@ let package = Package(
 
         // What people use.
         .target(
-            name: "Lab", dependencies: ["PipelineConfig", "PipelineRuntime", "Measures"], swiftSettings: settings),
+            name: "Lab", dependencies: ["PipelineConfig", "PipelineRuntime", "Measures", "MeasureStages"],
+            swiftSettings: settings),
         .executableTarget(
             name: "tributary", dependencies: ["StandardStages", "PipelineRuntime", "Lab", arguments],
             swiftSettings: settings),
         .target(name: "PipelineTestKit", dependencies: ["PipelineCore", "PipelineRuntime"], swiftSettings: settings),
+
+        // One test target for each that has tests.
+        .testTarget(name: "PipelineCoreTests", dependencies: ["PipelineCore", "PipelineTestKit"], swiftSettings: settings),
+        .testTarget(
+            name: "StandardStagesTests", dependencies: ["StandardStages", "PipelineRuntime"], swiftSettings: settings),
     ]
 )

@@ -1,5 +1,5 @@
 public import PipelineCore
-public import Synchronization
+import Synchronization
 
 /// What a run is doing, for people who watch: written by the lane, read by whoever draws.
 public final class ProgressBoard: Sendable {

@@ -23,7 +23,7 @@ struct ConfigurationFile {
         path: String, driver: DriverKind? = nil, seed: UInt64? = nil, repeats: Int? = nil, changes: [String] = []
     ) throws {
         var problems: [ConfigProblem] = []
-        do throws(ConfigProblem) {
+        do {
             var (text, root) = try Self.load(path)
             for change in changes {
                 root = try Self.overrides(change, &problems).apply(to: root, problems: &problems)
@@ -49,8 +49,8 @@ struct ConfigurationFile {
             }
             guard let content, problems.isEmpty else { throw Self.refuse(problems) }
             self.content = content
-        } catch {
-            throw Self.refuse([error])
+        } catch let problem as ConfigProblem {
+            throw Self.refuse([problem])
         }
     }
 

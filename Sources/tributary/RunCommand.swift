@@ -1,7 +1,7 @@
-import ArgumentParser
+public import ArgumentParser
 import Foundation
 import Lab
-import PipelineConfig
+public import PipelineConfig
 import PipelineCore
 import PipelineRuntime
 
@@ -49,7 +49,7 @@ struct RunCommand: AsyncParsableCommand {
         let title = URL(filePath: file).deletingPathExtension().lastPathComponent
         switch read.content {
         case .run(let runFile):
-            try await perform(
+            try await performRun(
                 runFile, identity: identity, title: title, baseFolder: read.folder,
                 folder: (out ?? runFile.settings.out ?? "runs") + "/" + Run.folderName(title), output: output)
         case .experiment(var experiment):
@@ -96,7 +96,7 @@ struct RunCommand: AsyncParsableCommand {
 /// Runs one file, shows its progress and its results.
 ///
 /// - Throws: The exit status, if it is not 0.
-func perform(
+func performRun(
     _ file: RunFile, identity: RunIdentity, title: String, baseFolder: String, folder: String?,
     addresses: AddressBoard = AddressBoard(), output: OutputOptions
 ) async throws {

@@ -59,7 +59,7 @@ struct Serve: AsyncParsableCommand {
             }
         }
         defer { announcer.cancel() }
-        try await perform(
+        try await performRun(
             file, identity: RunIdentity(command: CommandLine.arguments, configuration: text), title: "serve",
             baseFolder: FileManager.default.currentDirectoryPath, folder: nil, addresses: addresses, output: output)
     }

@@ -54,7 +54,7 @@ struct Watch: AsyncParsableCommand {
         let text = lines.joined(separator: "\n")
         let file = try RunFile(composed: text, name: "watch")
         let title = URL(filePath: urls[0]).deletingPathExtension().lastPathComponent
-        try await perform(
+        try await performRun(
             file, identity: RunIdentity(command: CommandLine.arguments, configuration: text), title: title,
             baseFolder: current, folder: runs + "/" + Run.folderName("watch-" + title), output: output)
     }

@@ -1,0 +1,18 @@
+/// Rows of text in aligned columns: the first to the left, the others to the right.
+public struct TextTable: Sendable {
+    private var rows: [[String]]
+    public init(header: [String]) { rows = [header] }
+
+    public mutating func append(_ row: [String]) { rows.append(row) }
+
+    public var text: String {
+        let columns = rows.map(\.count).max() ?? 0
+        let widths = (0..<columns).map { column in rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0 }
+        return rows.map { row in
+            row.enumerated().map { column, cell in
+                let padding = String(repeating: " ", count: widths[column] - cell.count)
+                return column == 0 ? cell + padding : padding + cell
+            }.joined(separator: "  ")
+        }.joined(separator: "\n")
+    }
+}
