@@ -76,7 +76,18 @@ let package = Package(
         .target(name: "PipelineTestKit", dependencies: ["PipelineCore", "PipelineRuntime"], swiftSettings: settings),
 
         // One test target for each that has tests.
+        .testTarget(
+            name: "PipelineConfigTests", dependencies: ["PipelineConfig", "StandardStages"], swiftSettings: settings),
+        .testTarget(
+            name: "DeliveryTests", dependencies: ["Delivery", "StreamingStages", "PipelineTestKit", crypto],
+            swiftSettings: settings),
         .testTarget(name: "PipelineCoreTests", dependencies: ["PipelineCore", "PipelineTestKit"], swiftSettings: settings),
+        .testTarget(name: "EmulationTests", dependencies: ["Emulation"], swiftSettings: settings),
+        .testTarget(name: "PlayoutTests", dependencies: ["Playout"], swiftSettings: settings),
+        // Sockets and the machine's clock, on loopback; run one after the other.
+        .testTarget(
+            name: "RealTests", dependencies: ["Delivery", "StandardStages", "Lab", "PipelineRuntime", "tributary"],
+            swiftSettings: settings),
         .testTarget(
             name: "StandardStagesTests", dependencies: ["StandardStages", "PipelineRuntime"], swiftSettings: settings),
     ]
