@@ -171,7 +171,8 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
     ///
     /// - Returns: When to be called again if nothing is learnt before.
     public mutating func step(at now: Timestamp) -> Wake {
-        var wake = judgeProgress(at: now)
+        judgeProgress(at: now)
+        var wake = Wake.whenFed
         deciding: while true {
             switch policy.next(view, at: now) {
             case .assign(let place, let path):
@@ -185,7 +186,7 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
                 break deciding
             }
         }
-        return wake
+        return wake.sooner(of: nextJudgement)
     }
 
     private mutating func send(
@@ -209,32 +210,37 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
         }
     }
 
+    /// When a path that has something to deliver becomes suspect if it delivers nothing.
+    private func suspectTime(_ index: Int) -> Timestamp? {
+        guard paths[index].health == .up, !paths[index].outstanding.isEmpty else { return nil }
+        let limit = max(3 * view.paths[index].latency, 1_000_000_000)
+        return Timestamp(nanoseconds: paths[index].lastProgress.nanoseconds + limit)
+    }
+
+    /// When the rule of progress has something to do next.
+    private var nextJudgement: Wake {
+        paths.indices.reduce(Wake.whenFed) { wake, index in
+            if let time = suspectTime(index) { return wake.sooner(of: .at(time)) }
+            guard canProbe(index) else { return wake }
+            return wake.sooner(of: .at(paths[index].nextProbe))
+        }
+    }
+
     /// Applies the rule of progress.
-    private mutating func judgeProgress(at now: Timestamp) -> Wake {
-        var wake = Wake.whenFed
+    private mutating func judgeProgress(at now: Timestamp) {
         for index in paths.indices {
-            let limit = max(3 * view.paths[index].latency, 1_000_000_000)
-            switch paths[index].health {
-            case .up where !paths[index].outstanding.isEmpty:
-                let due = Timestamp(nanoseconds: paths[index].lastProgress.nanoseconds + limit)
-                guard due <= now else {
-                    wake = wake.sooner(of: .at(due))
-                    continue
-                }
-                paths[index].health = .suspect
-                paths[index].suspectSince = now
-                paths[index].nextProbe = Timestamp(nanoseconds: now.nanoseconds + paths[index].probeInterval)
-                refresh(index)
-                let age = now.nanoseconds - paths[index].lastProgress.nanoseconds
-                reports.append(.source(SourceReport(.suspect, path: UInt16(index), at: now, detail: age)))
-            default: break
-            }
+            guard let due = suspectTime(index), due <= now else { continue }
+            paths[index].health = .suspect
+            paths[index].suspectSince = now
+            paths[index].nextProbe = Timestamp(nanoseconds: now.nanoseconds + paths[index].probeInterval)
+            refresh(index)
+            let age = now.nanoseconds - paths[index].lastProgress.nanoseconds
+            reports.append(.source(SourceReport(.suspect, path: UInt16(index), at: now, detail: age)))
         }
         for index in paths.indices where paths[index].health == .suspect {
             hedge(from: index, at: now)
-            wake = wake.sooner(of: probe(index, at: now))
+            if canProbe(index), paths[index].nextProbe <= now { probe(index, at: now) }
         }
-        return wake
     }
 
     /// Asks for a suspect path's chunks elsewhere, first things first.
@@ -254,19 +260,22 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
         }
     }
 
-    /// Gives a suspect path that has nothing to do a copy of the last chunk on its way elsewhere, now and then.
-    private mutating func probe(_ index: Int, at now: Timestamp) -> Wake {
-        guard paths[index].outstanding.isEmpty, !flights.isEmpty else { return .whenFed }
-        guard paths[index].nextProbe <= now else { return .at(paths[index].nextProbe) }
-        guard let chunk = flights.keys.max(), let flight = flights[chunk], !flight.paths.contains(index) else {
-            return .whenFed
+    /// Whether a suspect path has nothing to do, and there is a chunk on its way elsewhere to try it with.
+    private func canProbe(_ index: Int) -> Bool {
+        guard paths[index].health == .suspect, paths[index].outstanding.isEmpty, let chunk = flights.keys.max() else {
+            return false
         }
+        return flights[chunk]?.paths.contains(index) == false
+    }
+
+    /// Gives a suspect path that has nothing to do a copy of the last chunk on its way elsewhere.
+    private mutating func probe(_ index: Int, at now: Timestamp) {
+        guard let chunk = flights.keys.max(), let flight = flights[chunk] else { return }
         flights[chunk]?.paths.append(index)
         hedgeCount += 1
         paths[index].probeInterval = min(2 * paths[index].probeInterval, 8_000_000_000)
         paths[index].nextProbe = Timestamp(nanoseconds: now.nanoseconds + paths[index].probeInterval)
         paths[index].suspectSince = now
         send(flight.request, .hedge, on: index, at: now)
-        return .at(paths[index].nextProbe)
     }
 }

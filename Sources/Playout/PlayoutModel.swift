@@ -31,6 +31,12 @@ public struct PlayoutModel: Sendable {
         public var time: Timestamp
         /// Where the playhead was.
         public var media: Int64
+
+        public init(kind: Kind, time: Timestamp, media: Int64) {
+            self.kind = kind
+            self.time = time
+            self.media = media
+        }
     }
 
     public let options: Options

@@ -37,15 +37,19 @@ struct BlockCheckTests {
     func list() {
         var list = DigestList(offer: offer)
         #expect(list.next(limit: 3)! == (0, 3))
-        #expect(list.add(BlocksAnswer(first: 2, digests: Array(digests.blocks[64...]))))
+        let holds1 = list.add(BlocksAnswer(first: 2, digests: Array(digests.blocks[64...])))
+        #expect(holds1)
         #expect(list.next(limit: 9)! == (0, 2))
-        #expect(!list.add(BlocksAnswer(first: 0, digests: Array(repeating: 0, count: 64))))
+        let holds2 = !list.add(BlocksAnswer(first: 0, digests: Array(repeating: 0, count: 64)))
+        #expect(holds2)
         #expect(!list.isWhole)
         #expect(list.next(limit: 9)! == (0, 4))
-        #expect(list.add(BlocksAnswer(first: 0, digests: digests.blocks)))
+        let holds3 = list.add(BlocksAnswer(first: 0, digests: digests.blocks))
+        #expect(holds3)
         #expect(list.isWhole)
         // Out of bounds: ignored.
-        #expect(list.add(BlocksAnswer(first: 4_000_000, digests: Array(repeating: 0, count: 64))))
+        let holds4 = list.add(BlocksAnswer(first: 4_000_000, digests: Array(repeating: 0, count: 64)))
+        #expect(holds4)
     }
 
     @Test("bytes in any order, twice and in any pieces, make right blocks", arguments: 1...5)
@@ -81,7 +85,8 @@ struct BlockCheckTests {
         #expect(wrong.first?.paths == [3])
         #expect(wrong.first?.range == 65_536..<131_072)
         let good = Array(object[65_536..<131_072])
-        #expect(check.add(good.span.bytes, at: 65_536, from: 1, digests: wholeList()).isEmpty)
+        let holds5 = check.add(good.span.bytes, at: 65_536, from: 1, digests: wholeList()).isEmpty
+        #expect(holds5)
         #expect(check.right.contains(1..<2))
     }
 
@@ -92,7 +97,8 @@ struct BlockCheckTests {
         var second = Array(object[30_000..<65_536])
         second[100] ^= 0xFF
         let first = Array(object[0..<30_000])
-        #expect(check.add(first.span.bytes, at: 0, from: 0, digests: list).isEmpty)
+        let holds6 = check.add(first.span.bytes, at: 0, from: 0, digests: list).isEmpty
+        #expect(holds6)
         let wrong = check.add(second.span.bytes, at: 30_000, from: 1, digests: list)
         #expect(wrong.first?.paths == [])
         #expect(wrong.first?.range == 0..<65_536)

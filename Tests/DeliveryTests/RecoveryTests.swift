@@ -11,8 +11,10 @@ struct RecoveryTests {
         recovery.heard(at: Timestamp(nanoseconds: 1_000_000))
         recovery.finished(1, at: Timestamp(nanoseconds: 2_000_000))
         #expect(recovery.nextTimer == Timestamp(nanoseconds: 7_000_000))
-        #expect(recovery.due(at: Timestamp(nanoseconds: 6_999_999)).isEmpty)
-        #expect(recovery.due(at: Timestamp(nanoseconds: 7_000_000)) == [1])
+        let holds1 = recovery.due(at: Timestamp(nanoseconds: 6_999_999)).isEmpty
+        #expect(holds1)
+        let holds2 = recovery.due(at: Timestamp(nanoseconds: 7_000_000)) == [1]
+        #expect(holds2)
         recovery.closed(1)
         #expect(recovery.nextTimer == nil)
     }
@@ -27,7 +29,8 @@ struct RecoveryTests {
         for _ in 0..<5 {
             now = recovery.nextTimer ?? now
             times.append(now.nanoseconds / 1_000_000)
-            #expect(recovery.due(at: now) == [1, 2])
+            let holds3 = recovery.due(at: now) == [1, 2]
+            #expect(holds3)
         }
         #expect(times == [300, 900, 2_100, 4_100, 6_100])
     }
@@ -38,7 +41,8 @@ struct RecoveryTests {
         recovery.requested(1, at: .zero)
         for step in 1...200 as ClosedRange<Int64> {
             let now = Timestamp(nanoseconds: step * 200_000_000)
-            if step > 20 { #expect(recovery.due(at: now).isEmpty) }
+            let due = recovery.due(at: now)
+            if step > 20 { #expect(due.isEmpty) }
             recovery.heard(at: now)
         }
     }
@@ -59,7 +63,8 @@ struct RecoveryTests {
                 for offset in stride(from: range.lowerBound, to: range.upperBound, by: 1_000) {
                     now.nanoseconds += 10_000
                     guard Int.random(in: 0..<3, using: &generator) > 0 else { continue }
-                    #expect(received.insert(offset..<min(offset + 1_000, range.upperBound)) > 0)
+                    let holds4 = received.insert(offset..<min(offset + 1_000, range.upperBound)) > 0
+                    #expect(holds4)
                     recovery.heard(at: now)
                 }
             }
@@ -67,7 +72,8 @@ struct RecoveryTests {
             if Int.random(in: 0..<3, using: &generator) > 0 { recovery.finished(1, at: now) }
             guard !received.contains(whole) else { break }
             now = max(now, recovery.nextTimer ?? now)
-            #expect(recovery.due(at: now) == [1])
+            let holds5 = recovery.due(at: now) == [1]
+            #expect(holds5)
             asks.append(received.missing(in: whole))
             if rounds > 100 { break }
         }
@@ -99,7 +105,8 @@ struct TokenBucketTests {
             sent += 1
         }
         #expect(sent == 4)
-        #expect(bucket.earliest(for: 1_000, at: now).nanoseconds == now.nanoseconds + 1_000_000)
+        let holds6 = bucket.earliest(for: 1_000, at: now).nanoseconds == now.nanoseconds + 1_000_000
+        #expect(holds6)
     }
 }
 

@@ -81,7 +81,7 @@ struct RunFileTests {
             ])
         #expect(
             try problems("pipelines:\n" + client("ftp://host:1/x")) == [
-                "lab.yaml:5:32: error: source 'a': 'ftp://host:1/x': unknown scheme 'ftp'; expected tcp://HOST:PORT/OBJECT or udp://HOST:PORT/OBJECT"
+                "lab.yaml:5:33: error: source 'a': 'ftp://host:1/x': unknown scheme 'ftp'; expected tcp://HOST:PORT/OBJECT or udp://HOST:PORT/OBJECT"
             ])
         #expect(
             try problems("pipelines:\n" + client("tcp://@client/x")).contains {
@@ -89,7 +89,7 @@ struct RunFileTests {
             })
         #expect(
             try problems("pipelines:\n" + client("tcp://h:1/x"), driver: .virtual) == [
-                "lab.yaml:5:31: error: 'fetch' needs sockets and real time; the driver is virtual"
+                "lab.yaml:5:33: error: 'fetch' needs sockets and real time; the driver is virtual"
             ])
     }
 

@@ -14,7 +14,8 @@ struct ByteRangeSetTests {
             let range = UInt64(low)..<UInt64(high)
             let isInsertion = Int.random(in: 0..<3, using: &generator) > 0
             let changed = (low..<high).count { bits[$0] != isInsertion }
-            #expect((isInsertion ? set.insert(range) : set.remove(range)) == UInt64(changed))
+            let holds1 = (isInsertion ? set.insert(range) : set.remove(range)) == UInt64(changed)
+            #expect(holds1)
             for index in low..<high { bits[index] = isInsertion }
 
             #expect(set.byteCount == UInt64(bits.count { $0 }))
@@ -32,9 +33,12 @@ struct ByteRangeSetTests {
     @Test("touching ranges become one")
     func touching() {
         var set = ByteRangeSet()
-        #expect(set.insert(10..<20) == 10)
-        #expect(set.insert(0..<10) == 10)
-        #expect(set.insert(5..<25) == 5)
+        let holds2 = set.insert(10..<20) == 10
+        #expect(holds2)
+        let holds3 = set.insert(0..<10) == 10
+        #expect(holds3)
+        let holds4 = set.insert(5..<25) == 5
+        #expect(holds4)
         #expect(set.ranges == [0..<25])
         #expect(set.byteCountBehindHole == 0)
     }

@@ -26,11 +26,9 @@ struct OptionReaderTests {
         var reader = OptionReader.describing()
         _ = reader.read("count", default: 3, in: 1...9)
         _ = reader.require("size", placeholder: ByteCount(1))
-        #expect(
-            reader.entries == [
-                .init(key: "count", shape: "whole number", defaultValue: "3", limits: "1 to 9"),
-                .init(key: "size", shape: "size (64KiB, 2MB, 1500B)", defaultValue: nil, limits: nil),
-            ])
+        #expect(reader.entries.map(\.key) == ["count", "size"])
+        #expect(reader.entries.map(\.defaultValue) == ["3", nil])
+        #expect(reader.entries.map(\.limits) == ["1 to 9", nil])
         #expect(reader.problems.isEmpty)
     }
 

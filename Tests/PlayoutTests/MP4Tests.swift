@@ -87,7 +87,7 @@ struct MP4Tests {
             let ours = track.samples.sorted { $0.offset < $1.offset }
             let sorted = theirs.sorted { (UInt64($0.pos ?? "") ?? 0) < (UInt64($1.pos ?? "") ?? 0) }
             // Some muxings have their times moved as a whole by ffmpeg, to begin at 0.
-            let shift = zip(ours, sorted).first.map { $0.pts - $1.pts } ?? 0
+            let shift = (ours.first?.pts ?? 0) - (sorted.first?.pts ?? 0)
             #expect(shift == 0 || layout.0.contains("ragment") || layout.0 == "dash")
             let differing = zip(ours, sorted).count { sample, packet in
                 sample.pts - shift != packet.pts || String(sample.byteCount) != packet.size
@@ -220,7 +220,7 @@ struct MP4Tests {
         let bytes = [UInt8](try Data(contentsOf: Self.mediaFolder.appending(path: name)))
         let (movie, end) = try #require(try read(bytes))
         let map = movie.map(indexEnd: end)
-        #expect(abs(Double(map.duration) / 1e9 - seconds) < 0.15)
+        #expect(abs(Double(map.duration) / 1e9 - seconds) < 0.2)
         // Everything is playable at the end, half of it somewhere in the middle.
         #expect(map.playable(prefix: UInt64(bytes.count)) == map.duration)
         let half = map.bytesNeeded(for: map.duration / 2)

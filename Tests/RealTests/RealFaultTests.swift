@@ -20,12 +20,13 @@ final class FaultyServer: Sendable {
         digests = builder.finish()
         self.object = object
         self.fault = fault
-        descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
+        let descriptor = socket(AF_INET, CInt(SOCK_STREAM.rawValue), 0)
+        self.descriptor = descriptor
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
         address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let bound = unsafe withUnsafeMutablePointer(to: &address) { pointer in
+        let bound = withUnsafeMutablePointer(to: &address) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 let status = unsafe bind(descriptor, $0, length)
                 unsafe getsockname(descriptor, $0, &length)
@@ -46,7 +47,7 @@ final class FaultyServer: Sendable {
 
     private func serve() {
         while true {
-            let client = unsafe accept(descriptor, nil, nil)
+            let client = accept(descriptor, nil, nil)
             guard client >= 0 else { return }
             let thread = Thread { [self] in
                 talk(client)
@@ -216,13 +217,14 @@ struct RealFaultTests {
         let text = Self.client(["\(scheme)://\(address)/m.bin", "\(scheme)://@good/m.bin"]) + Self.server(scheme, rate: "4Mbit/s")
         // The fault comes when the log shows that the server has delivered something.
         let folder = scratch.path + "/run"
-        let trigger = Task {
-            while true {
-                let rows = (try? ChunkTable(path: folder))?.rows.count { $0.source == "s0" } ?? 0
-                if rows >= 2 { return server.signal(signal) }
-                try await Task.sleep(for: .milliseconds(5))
-            }
+        let id = server.id
+        let trigger = DispatchSource.makeTimerSource()
+        trigger.schedule(deadline: .now(), repeating: .milliseconds(5))
+        trigger.setEventHandler {
+            let rows = (try? ChunkTable(path: folder))?.rows.count { $0.source == "s0" } ?? 0
+            if rows >= 2, rows < 6 { kill(id, signal) }
         }
+        trigger.resume()
         let result = try await run(text, folder: folder, base: scratch.path)
         trigger.cancel()
         #expect(result.errors.isEmpty)
@@ -274,7 +276,7 @@ struct RealFaultTests {
         target.sin_family = sa_family_t(AF_INET)
         target.sin_port = port.bigEndian
         target.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-        let status = unsafe withUnsafePointer(to: &target) { pointer in
+        let status = withUnsafePointer(to: &target) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 unsafe connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
             }
@@ -309,7 +311,7 @@ struct RealFaultTests {
         var answered = 0
         var buffer = [UInt8](repeating: 0, count: 65_536)
         while true {
-            let got = unsafe recv(datagrams, &buffer, buffer.count, CInt(MSG_DONTWAIT.rawValue))
+            let got = unsafe recv(datagrams, &buffer, buffer.count, CInt(MSG_DONTWAIT))
             if got <= 0 { break }
             answered += got
         }
