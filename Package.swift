@@ -85,6 +85,7 @@ let package = Package(
             swiftSettings: testSettings),
         .testTarget(name: "PipelineCoreTests", dependencies: ["PipelineCore", "PipelineTestKit"], swiftSettings: testSettings),
         .testTarget(name: "EmulationTests", dependencies: ["Emulation"], swiftSettings: testSettings),
+        .testTarget(name: "LabTests", dependencies: ["Lab", "Measures"], swiftSettings: testSettings),
         .testTarget(name: "PlayoutTests", dependencies: ["Playout"], swiftSettings: testSettings),
         // Sockets and the machine's clock, on loopback; run one after the other.
         .testTarget(

@@ -107,7 +107,9 @@ public final class Fetch: Transport, Reporter, Summarizing {
         assignRepairs(at: now)
         try checkLife(at: now)
         board.announceIfComplete()
-        if !board.outbox.isEmpty { wake = .immediately }
+        if !board.outbox.isEmpty { return .immediately }
+        // All is there and right: a source that is still being tried is no reason to go on.
+        if board.isVerified { return .whenFed }
         // While something is on its way, the lane must not take silence for the end.
         if board.isBusy { wake = wake.sooner(of: .at(Timestamp(nanoseconds: now.nanoseconds + 50_000_000))) }
         return wake
