@@ -11,11 +11,14 @@ public protocol RateController {
 /// A configured rate with a bounded burst.
 ///
 /// A schedule rather than a level: byte n of a busy period is due at `begin + n × 8 ÷ rate`, from totals, so the average
-/// rate is exact however long it lasts. Up to `burst` bytes may go ahead of it. After a pause the schedule begins anew:
-/// what was not used is lost, but for one burst.
+/// rate is exact however long it lasts. Up to `burst` bytes may go ahead of it. A sender that comes late, because its
+/// thread was not run, catches up if it is late by no more than ``slack``; after a longer pause the schedule begins anew,
+/// and what was not used is lost, but for one burst.
 public struct TokenBucket: RateController, Sendable {
     public let rate: BitRate
     public let burst: UInt64
+    /// Nanoseconds.
+    public static let slack: Int64 = 10_000_000
     private var begin = Timestamp.unset
     private var scheduled: UInt64 = 0
 
@@ -25,7 +28,7 @@ public struct TokenBucket: RateController, Sendable {
     }
 
     public mutating func earliest(for byteCount: UInt64, at now: Timestamp) -> Timestamp {
-        if begin == .unset || due(scheduled) < now {
+        if begin == .unset || due(scheduled).nanoseconds + Self.slack < now.nanoseconds {
             begin = now
             scheduled = 0
         }

@@ -21,7 +21,7 @@ public struct RunReading: Sendable {
     public var duplicates: Double
     /// Share of the bytes, by source.
     public var shares: [(name: String, share: Double)]
-    /// When each chunk was there, in nanoseconds.
+    /// When each chunk was there, in nanoseconds since the first was asked for.
     public var chunkTimes: [UInt64: Int64]
     public var causes: [String]
     public var errors: [String]
@@ -43,8 +43,10 @@ public struct RunReading: Sendable {
         isVirtual = run?["driver"] as? String == "virtual"
         let table = try? ChunkTable(path: folder)
         chunkTimes = [:]
+        // Counted from the first request: a real run has connections to make before it.
+        let origin = table?.rows.compactMap(\.requested).min() ?? 0
         for row in table?.rows ?? [] {
-            if let chunk = row.chunk { chunkTimes[chunk] = min(chunkTimes[chunk] ?? .max, row.done) }
+            if let chunk = row.chunk { chunkTimes[chunk] = min(chunkTimes[chunk] ?? .max, row.done - origin) }
         }
         let summary = Self.json(folder + "/summary.json")
         isFinished = summary != nil

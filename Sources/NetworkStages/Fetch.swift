@@ -18,9 +18,19 @@ public final class Fetch: Transport, Reporter, Summarizing {
     /// Whether blocks are checked.
     public enum Verification: String, OptionChoice { case blocks, none }
 
+    /// When the first chunk is asked for.
+    public enum Begin: String, OptionChoice {
+        /// As soon as one source has offered the object.
+        case first
+        /// When every source has, or cannot: what an experiment wants that is compared with virtual time.
+        case all
+    }
+
     public struct Options: StageOptions {
         /// `blocks`: every block of 64 KiB against its SHA-256; `none`: nothing.
         public var verify: Verification
+        /// `first`: begin with the first source that is there; `all`: wait for the others.
+        public var begin: Begin
         /// How long a connection may take to come about.
         public var connectTimeout: Duration
         /// How long an offer may take: a server reads a large file once for its digest.
@@ -32,6 +42,7 @@ public final class Fetch: Transport, Reporter, Summarizing {
 
         public init(from reader: inout OptionReader) {
             verify = reader.read("verify", default: .blocks)
+            begin = reader.read("begin", default: .first)
             connectTimeout = reader.read("connect_timeout", default: .seconds(3), in: .milliseconds(1)...(.seconds(3_600)))
             offerTimeout = reader.read("offer_timeout", default: .seconds(30), in: .milliseconds(1)...(.seconds(3_600)))
             patience = reader.read("patience", default: .seconds(10), in: .milliseconds(1)...(.seconds(86_400)))
@@ -103,6 +114,9 @@ public final class Fetch: Transport, Reporter, Summarizing {
             wake = wake.sooner(of: try connections[index].turn(into: &output, at: now))
         }
         board.passOn(into: &output)
+        if options.begin == .first || connections.allSatisfy({ $0.isUp || $0.isAbandoned || $0.hasFailed }) {
+            board.announceObject()
+        }
         if let error = board.failure { throw error }
         assignRepairs(at: now)
         try checkLife(at: now)
@@ -189,6 +203,8 @@ protocol SourceConnection: AnyObject {
     var isUp: Bool { get }
     /// Whether it will never be tried again.
     var isAbandoned: Bool { get }
+    /// Whether it has failed at least once.
+    var hasFailed: Bool { get }
     /// Why it is not up, in words.
     var lastTrouble: String { get }
     /// Asks for ranges of the object on behalf of a chunk, or of a repair.
@@ -235,6 +251,7 @@ final class FetchBoard {
     var isVerified = false
     var lastUp = Timestamp.zero
     var turn = 0
+    private var isAnnounced = false
     private var check: BlockCheck?
     private var chunks: [UInt64: Chunk] = [:]
     private var wrongCounts: [UInt16: Int] = [:]
@@ -264,7 +281,6 @@ final class FetchBoard {
                 digests = DigestList(offer: offer)
                 check = BlockCheck(byteCount: offer.byteCount)
             }
-            reports.append(.object(byteCount: offer.byteCount))
             return
         }
         guard !agreed.isSameObject(as: offer) else { return }
@@ -275,6 +291,13 @@ final class FetchBoard {
             .invalidInput,
             "sources '\(sources[first].name)' and '\(sources[Int(path)].name)' offer different objects: "
                 + "\(words(agreed)) and \(words(offer))")
+    }
+
+    /// Tells the others, once, how large the object is.
+    func announceObject() {
+        guard !isAnnounced, let offer else { return }
+        isAnnounced = true
+        reports.append(.object(byteCount: offer.byteCount))
     }
 
     // MARK: Chunks

@@ -35,7 +35,7 @@ final class SourceLink {
     var newByteCount: UInt64 = 0
     private var requestCount: Int64 = 0
     private var connectCount: Int64 = 0
-    private var troubleCount: Int64 = 0
+    private(set) var troubleCount: Int64 = 0
     var strayByteCount: UInt64 = 0
     /// More counters of the kind of source.
     var extraCounters: [(String, Int64)] = []

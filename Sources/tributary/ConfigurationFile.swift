@@ -55,11 +55,9 @@ struct ConfigurationFile {
     }
 
     private static func load(_ path: String) throws(ConfigProblem) -> (text: String, root: ConfigNode) {
-        let data: Data
-        do {
-            data = try Data(contentsOf: URL(filePath: path))
-        } catch {
-            throw ConfigProblem("the file cannot be read: \(describe(error))", at: SourceMark(file: path, line: 1, column: 1))
+        guard let data = FileManager.default.contents(atPath: path) else {
+            let reason = unsafe access(path, R_OK) == 0 ? "it is no file" : unsafe String(cString: strerror(errno))
+            throw ConfigProblem("the file cannot be read: \(reason)", at: SourceMark(file: path, line: 1, column: 1))
         }
         guard let text = String(data: data, encoding: .utf8) else {
             throw ConfigProblem("the file is not UTF-8", at: SourceMark(file: path, line: 1, column: 1))

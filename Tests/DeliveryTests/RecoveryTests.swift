@@ -138,3 +138,20 @@ struct SourceEstimateTests {
         #expect(estimate.lastProgress == .zero)
     }
 }
+
+extension TokenBucketTests {
+    @Test("a sender that is woken late catches up, and the average rate stays exact")
+    func late() {
+        var bucket = TokenBucket(rate: .megabitsPerSecond(8), burst: 1_000)
+        var generator = SeededGenerator(seed: 1)
+        var now = Timestamp.zero
+        var last = Timestamp.zero
+        for _ in 0..<10_000 {
+            let earliest = bucket.earliest(for: 1_000, at: now)
+            if earliest > now { now = Timestamp(nanoseconds: earliest.nanoseconds + Int64.random(in: 0...9_000_000, using: &generator)) }
+            last = max(last, now)
+            bucket.sent(1_000, at: now)
+        }
+        #expect(abs(last.nanoseconds - 9_999_000_000) <= 9_000_000)
+    }
+}
