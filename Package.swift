@@ -73,7 +73,7 @@ let package = Package(
             name: "Lab", dependencies: ["PipelineConfig", "PipelineRuntime", "Measures", "MeasureStages"],
             swiftSettings: settings),
         .executableTarget(
-            name: "tributary", dependencies: ["StandardStages", "PipelineRuntime", "Lab", arguments],
+            name: "tributary", dependencies: ["StandardStages", "PipelineRuntime", "Lab", "Measures", arguments],
             swiftSettings: settings),
         .target(name: "PipelineTestKit", dependencies: ["PipelineCore", "PipelineRuntime"], swiftSettings: settings),
 

@@ -17,6 +17,15 @@ public protocol Observer: AnyObject {
     func finish(at now: Timestamp) throws(StageError)
 }
 
+/// An observer that a configuration file can name: `observers: [ { type: packet_log, after: link } ]`.
+public protocol ConfiguredObserver: Observer, SendableMetatype {
+    associatedtype Options: StageOptions
+    static var typeName: String { get }
+    init(options: Options, context: StageContext)
+    /// Acquires what it needs from the machine, before the first packet.
+    func start(at now: Timestamp) throws(StageError)
+}
+
 extension Observer {
     public func observe(_ batch: borrowing PacketBatch, from first: Int, at tap: Tap, now: Timestamp) {}
     public func observe(_ report: Report) {}

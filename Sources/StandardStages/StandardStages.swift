@@ -26,6 +26,7 @@ extension StageRegistry {
         registry.register(ChunkLog.self, "writes chunks.csv")
         registry.register(FileSink.self, "writes the movie to a file, in place when it is whole")
         registry.register(NullSink.self, "counts bytes and drops them")
+        registry.register(PacketLog.self, "writes a line for every packet that passes, to packets.csv")
         registry.register(Reply.self, "sends back what a server's capture was asked for")
         return registry
     }

@@ -11,9 +11,6 @@ enum Terminal {
     static var isInteractive: Bool {
         isatty(2) == 1 && ProcessInfo.processInfo.environment["TERM"] != "dumb"
     }
-
-    /// Whether colours are wanted (https://no-color.org).
-    static var hasColours: Bool { isInteractive && ProcessInfo.processInfo.environment["NO_COLOR"] == nil }
 }
 
 /// Shows on stderr what a run is doing: a block that is rewritten on a terminal, otherwise one line a second.

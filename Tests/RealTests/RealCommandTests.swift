@@ -124,3 +124,29 @@ struct RealCommandTests {
         #expect(try rows(["--driver", "real"], "three").rows.compactMap(\.chunk).sorted() == (0..<50).map(UInt64.init))
     }
 }
+
+extension RealCommandTests {
+    @Test("an observer sees every packet of its edge, and a wrong edge is told")
+    func observers() throws {
+        let scratch = try Scratch()
+        let text = """
+            run: { driver: virtual }
+            pipelines:
+              client:
+                sources: [ { name: a, rate: 8Mbit/s } ]
+                capture: { type: movie, chunks: 3, chunk: 65536B }
+                stages: [ { type: single }, { type: link } ]
+                sinks: [ { type: "null" } ]
+                observers: [ { type: packet_log, after: link } ]
+            """
+        try Data(text.utf8).write(to: URL(filePath: scratch.path + "/a.yaml"))
+        let ended = try run(["run", "a.yaml", "--quiet", "--out", "out"], in: scratch.path)
+        #expect(ended.status == 0, "\(ended.errors)")
+        let folder = try #require(FileManager.default.contentsOfDirectory(atPath: scratch.path + "/out").first)
+        let lines = try String(contentsOfFile: scratch.path + "/out/\(folder)/packets.csv", encoding: .utf8).split(separator: "\n")
+        #expect(lines.dropFirst().map { $0.split(separator: ",")[2] } == ["data", "done", "data", "done", "data", "done"])
+        #expect(lines[1] == "65536000,link,data,0,0,0,0,65536,0,0,65536000")
+        try Data(text.replacing("after: link", with: "after: lnk").utf8).write(to: URL(filePath: scratch.path + "/b.yaml"))
+        #expect(try run(["check", "b.yaml"], in: scratch.path).errors.contains("'after' names no stage with an output: 'lnk'; did you mean 'link'?"))
+    }
+}
