@@ -34,12 +34,16 @@ let package = Package(
     targets: [
         // Arrows point down only: a target imports what its row names and nothing else.
         .target(
-            name: "CBatchIO", path: "CShims/CBatchIO",
-            cSettings: [.define("_GNU_SOURCE", .when(platforms: [.linux]))]),
+            name: "CBatchIO",
+            path: "CShims/CBatchIO",
+            cSettings: [.define("_GNU_SOURCE", .when(platforms: [.linux]))]
+        ),
 
         .target(
-            name: "CPolling", path: "CShims/CPolling",
-            cSettings: [.define("_GNU_SOURCE", .when(platforms: [.linux]))]),
+            name: "CPolling",
+            path: "CShims/CPolling",
+            cSettings: [.define("_GNU_SOURCE", .when(platforms: [.linux]))]
+        ),
 
         // Vocabulary and machinery.
         .target(name: "PipelineCore", swiftSettings: settings),
@@ -48,7 +52,8 @@ let package = Package(
         .target(
             name: "PipelineConfig",
             dependencies: ["PipelineCore", "PipelineRuntime", .product(name: "Yams", package: "Yams")],
-            swiftSettings: settings),
+            swiftSettings: settings
+        ),
 
         // Pure cores: no I/O, no clock, no globals.
         .target(name: "Delivery", dependencies: ["PipelineCore", "Measures", crypto], swiftSettings: settings),
@@ -57,41 +62,64 @@ let package = Package(
 
         // Stages around them.
         .target(
-            name: "NetworkStages", dependencies: ["PipelineCore", "Delivery", "Emulation", "CBatchIO", crypto],
-            swiftSettings: settings),
+            name: "NetworkStages",
+            dependencies: ["PipelineCore", "Delivery", "Emulation", "CBatchIO", crypto],
+            swiftSettings: settings
+        ),
         .target(
-            name: "StreamingStages", dependencies: ["PipelineCore", "Delivery", "Playout", "MeasureStages"],
-            swiftSettings: settings),
+            name: "StreamingStages",
+            dependencies: ["PipelineCore", "Delivery", "Playout", "MeasureStages"],
+            swiftSettings: settings
+        ),
         .target(name: "MeasureStages", dependencies: ["PipelineCore", "Measures"], swiftSettings: settings),
         .target(
             name: "StandardStages",
             dependencies: ["PipelineConfig", "NetworkStages", "StreamingStages", "MeasureStages"],
-            swiftSettings: settings),
+            swiftSettings: settings
+        ),
 
         // What people use.
         .target(
-            name: "Lab", dependencies: ["PipelineConfig", "PipelineRuntime", "Measures", "MeasureStages"],
-            swiftSettings: settings),
+            name: "Lab",
+            dependencies: ["PipelineConfig", "PipelineRuntime", "Measures", "MeasureStages"],
+            swiftSettings: settings
+        ),
         .executableTarget(
-            name: "tributary", dependencies: ["StandardStages", "PipelineRuntime", "Lab", "Measures", arguments],
-            swiftSettings: settings),
+            name: "tributary",
+            dependencies: ["StandardStages", "PipelineRuntime", "Lab", "Measures", arguments],
+            swiftSettings: settings
+        ),
         .target(name: "PipelineTestKit", dependencies: ["PipelineCore", "PipelineRuntime"], swiftSettings: settings),
 
         // One test target for each that has tests.
         .testTarget(
-            name: "PipelineConfigTests", dependencies: ["PipelineConfig", "StandardStages"], swiftSettings: testSettings),
+            name: "PipelineConfigTests",
+            dependencies: ["PipelineConfig", "StandardStages"],
+            swiftSettings: testSettings
+        ),
         .testTarget(
-            name: "DeliveryTests", dependencies: ["Delivery", "StreamingStages", "PipelineTestKit", crypto],
-            swiftSettings: testSettings),
-        .testTarget(name: "PipelineCoreTests", dependencies: ["PipelineCore", "PipelineTestKit"], swiftSettings: testSettings),
+            name: "DeliveryTests",
+            dependencies: ["Delivery", "StreamingStages", "PipelineTestKit", crypto],
+            swiftSettings: testSettings
+        ),
+        .testTarget(
+            name: "PipelineCoreTests",
+            dependencies: ["PipelineCore", "PipelineTestKit"],
+            swiftSettings: testSettings
+        ),
         .testTarget(name: "EmulationTests", dependencies: ["Emulation"], swiftSettings: testSettings),
         .testTarget(name: "LabTests", dependencies: ["Lab", "Measures"], swiftSettings: testSettings),
         .testTarget(name: "PlayoutTests", dependencies: ["Playout"], swiftSettings: testSettings),
         // Sockets and the machine's clock, on loopback; run one after the other.
         .testTarget(
-            name: "RealTests", dependencies: ["Delivery", "StandardStages", "Lab", "PipelineRuntime", "tributary"],
-            swiftSettings: testSettings),
+            name: "RealTests",
+            dependencies: ["Delivery", "StandardStages", "Lab", "PipelineRuntime", "tributary"],
+            swiftSettings: testSettings
+        ),
         .testTarget(
-            name: "StandardStagesTests", dependencies: ["StandardStages", "PipelineRuntime"], swiftSettings: testSettings),
+            name: "StandardStagesTests",
+            dependencies: ["StandardStages", "PipelineRuntime"],
+            swiftSettings: testSettings
+        ),
     ]
 )

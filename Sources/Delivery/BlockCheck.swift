@@ -91,7 +91,9 @@ public struct BlockCheck: Sendable {
     /// Takes new bytes.
     ///
     /// - Returns: The blocks that have turned out wrong, and sources found out for an earlier one.
-    public mutating func add(_ bytes: RawSpan, at offset: UInt64, from path: UInt16, digests: DigestList) -> [WrongBlock] {
+    public mutating func add(_ bytes: RawSpan, at offset: UInt64, from path: UInt16, digests: DigestList)
+        -> [WrongBlock]
+    {
         var wrong: [WrongBlock] = []
         var position = offset
         let end = min(offset + UInt64(bytes.byteCount), byteCount)
@@ -108,7 +110,11 @@ public struct BlockCheck: Sendable {
                 let source = Int(whole.lowerBound + hole.lowerBound - offset)
                 let piece = bytes.extracting(source..<source + hole.count)
                 unsafe state.bytes.withUnsafeMutableBytes { target in
-                    unsafe piece.withUnsafeBytes { unsafe UnsafeMutableRawBufferPointer(rebasing: target[Int(hole.lowerBound)...]).copyMemory(from: $0) }
+                    unsafe piece.withUnsafeBytes {
+                        unsafe UnsafeMutableRawBufferPointer(rebasing: target[Int(hole.lowerBound)...]).copyMemory(
+                            from: $0
+                        )
+                    }
                 }
                 state.contributions.append((hole, path))
             }
@@ -135,7 +141,9 @@ public struct BlockCheck: Sendable {
         return waiting.sorted { $0.key < $1.key }.flatMap { judge($0.key, $0.value.digest, $0.value.block, digests) }
     }
 
-    private mutating func judge(_ block: UInt64, _ digest: [UInt8], _ state: Open, _ digests: DigestList) -> [WrongBlock] {
+    private mutating func judge(_ block: UInt64, _ digest: [UInt8], _ state: Open, _ digests: DigestList)
+        -> [WrongBlock]
+    {
         guard digests.digest(of: block).elementsEqual(digest) else {
             let paths = Set(state.contributions.map(\.path))
             if paths.count > 1 { disputed[block] = state }

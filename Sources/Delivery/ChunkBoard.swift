@@ -179,7 +179,10 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
                 precondition(view.paths[path].isUsable, "a policy gave a chunk to a path that cannot be used")
                 let chunk = view.waiting.remove(at: place)
                 flights[chunk.request.sequence] = Flight(
-                    request: chunk.request, preferred: chunk.preferred, paths: [path])
+                    request: chunk.request,
+                    preferred: chunk.preferred,
+                    paths: [path]
+                )
                 send(chunk.request, .request, on: path, at: now)
             case .wait(let until):
                 if let until { wake = wake.sooner(of: .at(until)) }
@@ -190,7 +193,10 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
     }
 
     private mutating func send(
-        _ request: PacketDescriptor, _ kind: PacketDescriptor.Kind, on path: Int, at now: Timestamp
+        _ request: PacketDescriptor,
+        _ kind: PacketDescriptor.Kind,
+        on path: Int,
+        at now: Timestamp
     ) {
         var request = request
         request.kind = kind
@@ -204,8 +210,12 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
         view.paths[path].outstandingRequestCount = paths[path].outstanding.count
         view.paths[path].outstandingByteCount += UInt64(request.byteCount)
         if let arrival = view.expectedArrival(
-            of: request.byteCount, by: path, drained: wasIdle ? now : view.paths[path].drained, depth: 2, at: now)
-        {
+            of: request.byteCount,
+            by: path,
+            drained: wasIdle ? now : view.paths[path].drained,
+            depth: 2,
+            at: now
+        ) {
             view.paths[path].drained = arrival
         }
     }
@@ -250,7 +260,12 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
             let candidates = view.paths.indices.filter { view.paths[$0].isUsable && !flight.paths.contains($0) }
             let arrivals = candidates.map { path in
                 let arrival = view.expectedArrival(
-                    of: flight.request.byteCount, by: path, drained: view.paths[path].drained, depth: 2, at: now)
+                    of: flight.request.byteCount,
+                    by: path,
+                    drained: view.paths[path].drained,
+                    depth: 2,
+                    at: now
+                )
                 return (path, arrival?.nanoseconds ?? .max)
             }
             guard let best = arrivals.min(by: { $0.1 < $1.1 })?.0 else { continue }

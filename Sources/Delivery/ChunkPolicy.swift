@@ -87,7 +87,11 @@ public struct BoardView: Sendable {
     /// `E = max(now, drained) + latency + bytes ÷ rate` with one request outstanding at a time; with more, the latency
     /// overlaps what is still on its way: `E = max(now + latency, drained) + bytes ÷ rate`. `nil` if the rate is unknown.
     public func expectedArrival(
-        of byteCount: UInt32, by path: Int, drained: Timestamp, depth: Int, at now: Timestamp
+        of byteCount: UInt32,
+        by path: Int,
+        drained: Timestamp,
+        depth: Int,
+        at now: Timestamp
     ) -> Timestamp? {
         let view = paths[path]
         guard let rate = view.rate, rate > 0 else { return nil }

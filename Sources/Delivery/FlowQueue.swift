@@ -41,7 +41,11 @@ public struct FlowQueue: Sendable {
         guard let range = pending[0].ranges.last else { return .done(request: pending.removeFirst().id) }
         let count = min(UInt64(limit), UInt64(range.count))
         let rest = range.lowerBound + count..<range.upperBound
-        if rest.isEmpty { pending[0].ranges.removeLast() } else { pending[0].ranges[pending[0].ranges.count - 1] = rest }
+        if rest.isEmpty {
+            pending[0].ranges.removeLast()
+        } else {
+            pending[0].ranges[pending[0].ranges.count - 1] = rest
+        }
         return .data(offset: range.lowerBound, byteCount: UInt32(count))
     }
 }

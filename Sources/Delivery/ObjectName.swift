@@ -30,7 +30,9 @@ public struct ObjectName: Hashable, Sendable {
         guard bytes.count <= Self.limit else { throw .tooLong }
         guard !bytes.contains(0) else { throw .nul }
         guard let text = String(validating: bytes, as: UTF8.self) else { throw .notUTF8 }
-        guard !text.unicodeScalars.contains(where: { $0.value < 0x20 || (0x7F..<0xA0).contains($0.value) || $0 == "\\" }) else {
+        guard
+            !text.unicodeScalars.contains(where: { $0.value < 0x20 || (0x7F..<0xA0).contains($0.value) || $0 == "\\" })
+        else {
             throw .controlCharacter
         }
         guard bytes[0] != UInt8(ascii: "/") else { throw .absolute }

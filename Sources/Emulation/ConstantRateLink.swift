@@ -49,7 +49,8 @@ public struct ConstantRateLink: Sendable {
     /// Asks for `byteCount` bytes.
     public mutating func request(_ id: UInt64, byteCount: UInt32, at now: Timestamp) {
         requests.append(
-            Request(id: id, byteCount: byteCount, ready: Timestamp(nanoseconds: now.nanoseconds + latency)))
+            Request(id: id, byteCount: byteCount, ready: Timestamp(nanoseconds: now.nanoseconds + latency))
+        )
         if requests.count == 1 { begin() }
     }
 
@@ -69,8 +70,12 @@ public struct ConstantRateLink: Sendable {
         let count = min(request.byteCount - request.delivered, pieceByteCount)
         let time = self.time(afterServing: servedByteCount + UInt64(count))
         return Delivery(
-            id: request.id, offset: request.delivered, byteCount: count, time: time,
-            isLast: request.delivered + count == request.byteCount)
+            id: request.id,
+            offset: request.delivered,
+            byteCount: count,
+            time: time,
+            isLast: request.delivered + count == request.byteCount
+        )
     }
 
     /// Takes ``next`` as delivered.

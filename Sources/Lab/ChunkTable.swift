@@ -91,8 +91,15 @@ public struct ChunkTable: Sendable {
             }
             rows.append(
                 ChunkRow(
-                    chunk: chunk, source: field(1), byteCount: byteCount, requested: requested < 0 ? nil : requested,
-                    firstByte: firstByte < 0 ? nil : firstByte, done: done, duplicateByteCount: duplicates))
+                    chunk: chunk,
+                    source: field(1),
+                    byteCount: byteCount,
+                    requested: requested < 0 ? nil : requested,
+                    firstByte: firstByte < 0 ? nil : firstByte,
+                    done: done,
+                    duplicateByteCount: duplicates
+                )
+            )
         }
     }
 
@@ -150,8 +157,11 @@ public struct ChunkTable: Sendable {
         }
         guard let greatest = events.map(\.time).max() else { return }
         let scale: Decimal =
-            greatest < 100_000_000_000 ? 1_000_000_000 : greatest < 100_000_000_000_000 ? 1_000_000
-            : greatest < Decimal(sign: .plus, exponent: 17, significand: 1) ? 1_000 : 1
+            greatest < 100_000_000_000
+            ? 1_000_000_000
+            : greatest < 100_000_000_000_000
+                ? 1_000_000
+                : greatest < Decimal(sign: .plus, exponent: 17, significand: 1) ? 1_000 : 1
         let isEpoch = greatest * scale > Decimal(sign: .plus, exponent: 17, significand: 1)
         let origin = isEpoch ? events.map(\.time).min() ?? 0 : 0
         for event in events {
@@ -159,8 +169,15 @@ public struct ChunkTable: Sendable {
             guard nanoseconds < 9e18 else { continue }
             rows.append(
                 ChunkRow(
-                    chunk: nil, source: "all", byteCount: event.byteCount, requested: nil, firstByte: nil,
-                    done: Int64(nanoseconds.rounded()), duplicateByteCount: 0))
+                    chunk: nil,
+                    source: "all",
+                    byteCount: event.byteCount,
+                    requested: nil,
+                    firstByte: nil,
+                    done: Int64(nanoseconds.rounded()),
+                    duplicateByteCount: 0
+                )
+            )
         }
     }
 }

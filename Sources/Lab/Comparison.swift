@@ -41,7 +41,9 @@ public struct Comparison: Sendable {
             do throws(RunReading.Unreadable) {
                 let run = try RunReading(folder: folder)
                 let index = groups.firstIndex { $0.arm == run.arm && $0.transport == run.transport }
-                if let index { groups[index].runs.append(run) } else {
+                if let index {
+                    groups[index].runs.append(run)
+                } else {
                     groups.append(Group(arm: run.arm, transport: run.transport, runs: [run]))
                 }
             } catch {
@@ -61,7 +63,9 @@ public struct Comparison: Sendable {
 
     /// The first arm over the same transport.
     private func baseline(of group: Group) -> Group? {
-        guard let first = groups.first(where: { $0.transport == group.transport }), first.arm != group.arm else { return nil }
+        guard let first = groups.first(where: { $0.transport == group.transport }), first.arm != group.arm else {
+            return nil
+        }
         return first
     }
 
@@ -182,6 +186,8 @@ public struct Comparison: Sendable {
                 (key: "folders", value: .list(group.runs.map { .text($0.folder) })),
             ])
         }
-        return .object([(key: "groups", value: .list(rows)), (key: "problems", value: .list(problems.map { .text($0) }))])
+        return .object([
+            (key: "groups", value: .list(rows)), (key: "problems", value: .list(problems.map { .text($0) })),
+        ])
     }
 }

@@ -94,15 +94,22 @@ public struct Experiment: Sendable {
                 let both = [transport.1, arm.overrides].reduce(base) { node, changes in
                     Overrides(changes, problems: &problems).apply(to: node, problems: &problems)
                 }
-                guard let file = RunFile(both, registry: registry, driver: driver, problems: &problems) else { continue }
+                guard let file = RunFile(both, registry: registry, driver: driver, problems: &problems) else {
+                    continue
+                }
                 for repetition in 0..<self.repeats {
                     var file = file
                     file.settings.seed = seed &+ UInt64(repetition)
                     let name = [arm.name, transport.0, self.repeats > 1 ? "\(repetition)" : ""]
                     trials.append(
                         Trial(
-                            arm: arm.name, transport: transport.0, repetition: repetition, file: file,
-                            folder: name.filter { !$0.isEmpty }.joined(separator: "-")))
+                            arm: arm.name,
+                            transport: transport.0,
+                            repetition: repetition,
+                            file: file,
+                            folder: name.filter { !$0.isEmpty }.joined(separator: "-")
+                        )
+                    )
                 }
             }
         }
@@ -115,7 +122,9 @@ public struct Experiment: Sendable {
     }
 
     private static func base(
-        of root: ConfigNode, _ section: ConfigNode, _ load: (String) throws(ConfigProblem) -> ConfigNode,
+        of root: ConfigNode,
+        _ section: ConfigNode,
+        _ load: (String) throws(ConfigProblem) -> ConfigNode,
         _ problems: inout [ConfigProblem]
     ) -> ConfigNode? {
         switch section["base"] {
@@ -135,7 +144,10 @@ public struct Experiment: Sendable {
     }
 
     private static func named(
-        _ node: ConfigNode?, _ key: String, _ mark: SourceMark, _ problems: inout [ConfigProblem]
+        _ node: ConfigNode?,
+        _ key: String,
+        _ mark: SourceMark,
+        _ problems: inout [ConfigProblem]
     ) -> [(name: String, overrides: ConfigNode)] {
         guard let node else { return [] }
         guard case .mapping(let pairs, _) = node, !pairs.isEmpty else {
@@ -173,8 +185,12 @@ public struct Experiment: Sendable {
             let board = ProgressBoard()
             progress(trial, board)
             let run = Run(
-                file: trial.file, identity: own, folder: folder + "/" + trial.folder, baseFolder: baseFolder,
-                progress: board)
+                file: trial.file,
+                identity: own,
+                folder: folder + "/" + trial.folder,
+                baseFolder: baseFolder,
+                progress: board
+            )
             do throws(StageError) {
                 let result = try await run.perform(control: control)
                 ended(trial, result)
@@ -225,7 +241,8 @@ public struct Experiment: Sendable {
                             (key: "repeat", value: .integer(Int64(trial.repetition))),
                             (key: "driver", value: .text(trial.file.settings.driver.rawValue)),
                         ])
-                    })
+                    }
+                )
             ),
             (key: "config", value: .text(identity.configuration)),
         ])

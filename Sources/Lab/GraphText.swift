@@ -14,7 +14,8 @@ public enum GraphText {
         func id(_ pipeline: Int, _ part: Int) -> String { "p\(pipeline)s\(part)" }
         for (index, plan) in pipelines.enumerated() {
             shape.groups.append(
-                (plan.name, plan.parts.enumerated().map { (id(index, $0), "\($1.name) (\($1.kind.rawValue))") }))
+                (plan.name, plan.parts.enumerated().map { (id(index, $0), "\($1.name) (\($1.kind.rawValue))") })
+            )
             let flow = plan.parts.indices.filter { plan.parts[$0].kind != .sink }
             for (from, to) in zip(flow, flow.dropFirst()) { shape.arrows.append((id(index, from), id(index, to), "")) }
             if let last = flow.last {

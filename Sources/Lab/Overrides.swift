@@ -16,7 +16,9 @@ public struct Overrides: Sendable {
         case .scalar("", _), .scalar("null", _), .scalar("~", _): changes = []
         case .scalar, .sequence:
             changes = []
-            problems.append(ConfigProblem("expected a mapping of places, such as client.stages.0, to values", at: node.mark))
+            problems.append(
+                ConfigProblem("expected a mapping of places, such as client.stages.0, to values", at: node.mark)
+            )
         }
     }
 

@@ -15,7 +15,11 @@ public struct RunIdentity: Sendable {
     public var repetition: Int?
 
     public init(
-        command: [String], configuration: String, arm: String? = nil, transport: String? = nil, repetition: Int? = nil
+        command: [String],
+        configuration: String,
+        arm: String? = nil,
+        transport: String? = nil,
+        repetition: Int? = nil
     ) {
         self.command = command
         self.configuration = configuration
@@ -57,7 +61,11 @@ public struct Run: Sendable {
     public var addresses = AddressBoard()
 
     public init(
-        file: RunFile, identity: RunIdentity, folder: String?, baseFolder: String, progress: ProgressBoard? = nil
+        file: RunFile,
+        identity: RunIdentity,
+        folder: String?,
+        baseFolder: String,
+        progress: ProgressBoard? = nil
     ) {
         self.file = file
         self.identity = identity
@@ -77,7 +85,11 @@ public struct Run: Sendable {
             try Self.write(runJSON(origin, originRealtime), to: folder + "/run.json")
         }
         let surroundings = RunSurroundings(
-            seed: file.settings.seed, runFolder: folder.map(Self.absolute), baseFolder: baseFolder, addresses: addresses)
+            seed: file.settings.seed,
+            runFolder: folder.map(Self.absolute),
+            baseFolder: baseFolder,
+            addresses: addresses
+        )
         let isVirtual = file.settings.driver == .virtual
         var isFirst = true
         let makers = file.pipelines.map { plan in
@@ -92,7 +104,8 @@ public struct Run: Sendable {
                         EventLog(eventPath, pipeline: plan.name, sources: plan.sources) {
                             if isVirtual { return (0, 0) }
                             return (RealTimeDriver.monotonicNanoseconds(), RealTimeDriver.realtimeNanoseconds())
-                        })
+                        }
+                    )
                 }
                 if let progress { observers.append(ProgressObserver(progress, sources: plan.sources)) }
                 return plan.build(surroundings, observers: observers)
@@ -104,9 +117,18 @@ public struct Run: Sendable {
             outcomes = VirtualTimeDriver().run(makers.map { $0.make() }, limits: file.settings.limits, control: control)
         case .real:
             outcomes = await RealTimeDriver().run(
-                makers, limits: file.settings.limits, origin: origin, control: control)
+                makers,
+                limits: file.settings.limits,
+                origin: origin,
+                control: control
+            )
         }
-        let result = RunResult(folder: folder, outcomes: outcomes, wasInterrupted: control.state != .running && !outcomes.contains { if case .failed = $0.reason { true } else { false } })
+        let result = RunResult(
+            folder: folder,
+            outcomes: outcomes,
+            wasInterrupted: control.state != .running
+                && !outcomes.contains { if case .failed = $0.reason { true } else { false } }
+        )
         if let folder { try Self.write(summaryJSON(result), to: folder + "/summary.json") }
         return result
     }

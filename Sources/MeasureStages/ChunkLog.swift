@@ -52,7 +52,8 @@ public final class ChunkLog: Sink, Summarizing {
                 file?.append(
                     "\(packet.sequence),\(now.nanoseconds),\(names[Int(packet.path)]),\(packet.objectOffset)"
                         + ",\(packet.byteCount),\(written(packet.departed)),\(written(packet.firstByte))"
-                        + ",\(written(packet.arrived)),\(dup)")
+                        + ",\(written(packet.arrived)),\(dup)"
+                )
             case .data, .request, .hedge, .cancel, .retract: break
             }
         }

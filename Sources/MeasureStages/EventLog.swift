@@ -19,7 +19,9 @@ public final class EventLog: Observer {
     ///   - path: The file, made at the first event.
     ///   - clocks: Reads the machine's two clocks, for a `clock` event a second; zeros under virtual time.
     public init(
-        _ path: String, pipeline: String, sources: [Source],
+        _ path: String,
+        pipeline: String,
+        sources: [Source],
         clocks: @escaping () -> (monotonic: UInt64, realtime: UInt64)
     ) {
         self.path = path
@@ -34,10 +36,14 @@ public final class EventLog: Observer {
         nextClock = Timestamp(nanoseconds: now.nanoseconds + 1_000_000_000)
         let (monotonic, realtime) = clocks()
         guard monotonic > 0 else { return }
-        write(now, "clock", [
-            (key: "monotonic_ns", value: .integer(Int64(clamping: monotonic))),
-            (key: "realtime_ns", value: .integer(Int64(clamping: realtime))),
-        ])
+        write(
+            now,
+            "clock",
+            [
+                (key: "monotonic_ns", value: .integer(Int64(clamping: monotonic))),
+                (key: "realtime_ns", value: .integer(Int64(clamping: realtime))),
+            ]
+        )
     }
 
     public func observe(_ report: Report) {
@@ -55,10 +61,14 @@ public final class EventLog: Observer {
                 case .assigned, .begun, .done: nil
                 }
             guard let type else { return }
-            write(report.time, type, [
-                (key: "chunk", value: .integer(Int64(clamping: report.chunk))),
-                (key: "source", value: .text(name(report.path))),
-            ])
+            write(
+                report.time,
+                type,
+                [
+                    (key: "chunk", value: .integer(Int64(clamping: report.chunk))),
+                    (key: "source", value: .text(name(report.path))),
+                ]
+            )
         case .playback(let report): observe(report)
         case .object(let byteCount):
             write(lastTime, "object", [(key: "bytes", value: .integer(Int64(clamping: byteCount)))])

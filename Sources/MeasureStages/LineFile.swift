@@ -39,7 +39,9 @@ public final class LineFile {
         guard failure == nil else { return pending.removeAll() }
         var written = 0
         while written < pending.count {
-            let count = unsafe pending.withUnsafeBytes { unsafe write(descriptor, $0.baseAddress! + written, $0.count - written) }
+            let count = unsafe pending.withUnsafeBytes {
+                unsafe write(descriptor, $0.baseAddress! + written, $0.count - written)
+            }
             if count < 0, errno == EINTR { continue }
             guard count > 0 else {
                 failure = StageError(.outputFailed, "cannot write '\(path)'", errno: errno)
@@ -60,5 +62,6 @@ public final class LineFile {
 /// A field of a CSV line (RFC 4180): quoted if it has a comma, a quote or a line end in it.
 public func csvField(_ text: String) -> String {
     let needsQuotes = text.utf8.contains { $0 == UInt8(ascii: ",") || $0 == UInt8(ascii: "\"") || $0 < 0x20 }
-    return needsQuotes ? "\"" + text.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\"" : text
+    return needsQuotes
+        ? "\"" + text.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\"" : text
 }

@@ -25,7 +25,9 @@ public final class PacketLog: ConfiguredObserver {
     public func start(at now: Timestamp) throws(StageError) {
         guard let path = context.runFile(options.file) else { return }
         file = try LineFile(
-            path, header: "t_ns,after,kind,seq,path,stream,offset,length,captured_ns,departed_ns,arrived_ns")
+            path,
+            header: "t_ns,after,kind,seq,path,stream,offset,length,captured_ns,departed_ns,arrived_ns"
+        )
     }
 
     public func observe(_ batch: borrowing PacketBatch, from first: Int, at tap: Tap, now: Timestamp) {
@@ -36,7 +38,8 @@ public final class PacketLog: ConfiguredObserver {
             let times = [packet.captured, packet.departed, packet.arrived].map { $0 == .unset ? -1 : $0.nanoseconds }
             file.append(
                 "\(now.nanoseconds),\(csvField(tap.after)),\(packet.kind),\(packet.sequence),\(packet.path)"
-                    + ",\(packet.stream),\(packet.objectOffset),\(packet.byteCount),\(times[0]),\(times[1]),\(times[2])")
+                    + ",\(packet.stream),\(packet.objectOffset),\(packet.byteCount),\(times[0]),\(times[1]),\(times[2])"
+            )
         }
         file.flush()
     }

@@ -49,8 +49,10 @@ public struct IntervalBins: Sendable {
             let bin = bins[index]
             if let bin { for column in sums.indices { sums[column] = sums[column] &+ bin.bytes[column] } }
             return Row(
-                begin: index * length, counts: bin?.counts ?? Array(repeating: 0, count: columnCount),
-                accumulatedBytes: sums)
+                begin: index * length,
+                counts: bin?.counts ?? Array(repeating: 0, count: columnCount),
+                accumulatedBytes: sums
+            )
         }
     }
 }

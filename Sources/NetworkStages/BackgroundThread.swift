@@ -19,19 +19,25 @@ enum BackgroundThread {
         #if canImport(Glibc)
         var thread = pthread_t()
         let status = unsafe pthread_create(
-            &thread, nil,
+            &thread,
+            nil,
             { raw in
                 if let raw = unsafe raw { unsafe Unmanaged<Job>.fromOpaque(raw).takeRetainedValue().body() }
                 return nil
-            }, job.toOpaque())
+            },
+            job.toOpaque()
+        )
         #else
         var thread: pthread_t?
         let status = unsafe pthread_create(
-            &thread, nil,
+            &thread,
+            nil,
             { raw in
                 unsafe Unmanaged<Job>.fromOpaque(raw).takeRetainedValue().body()
                 return nil
-            }, job.toOpaque())
+            },
+            job.toOpaque()
+        )
         #endif
         guard status == 0 else {
             unsafe job.release()

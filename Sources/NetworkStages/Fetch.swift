@@ -43,10 +43,18 @@ public final class Fetch: Transport, Reporter, Summarizing {
         public init(from reader: inout OptionReader) {
             verify = reader.read("verify", default: .blocks)
             begin = reader.read("begin", default: .first)
-            connectTimeout = reader.read("connect_timeout", default: .seconds(3), in: .milliseconds(1)...(.seconds(3_600)))
+            connectTimeout = reader.read(
+                "connect_timeout",
+                default: .seconds(3),
+                in: .milliseconds(1)...(.seconds(3_600))
+            )
             offerTimeout = reader.read("offer_timeout", default: .seconds(30), in: .milliseconds(1)...(.seconds(3_600)))
             patience = reader.read("patience", default: .seconds(10), in: .milliseconds(1)...(.seconds(86_400)))
-            receiveBuffer = reader.read("receive_buffer", default: .mebibytes(4), in: .kibibytes(64)...(.mebibytes(1_024)))
+            receiveBuffer = reader.read(
+                "receive_buffer",
+                default: .mebibytes(4),
+                in: .kibibytes(64)...(.mebibytes(1_024))
+            )
         }
     }
 
@@ -290,7 +298,8 @@ final class FetchBoard {
         failure = StageError(
             .invalidInput,
             "sources '\(sources[first].name)' and '\(sources[Int(path)].name)' offer different objects: "
-                + "\(words(agreed)) and \(words(offer))")
+                + "\(words(agreed)) and \(words(offer))"
+        )
     }
 
     /// Tells the others, once, how large the object is.
@@ -362,15 +371,20 @@ final class FetchBoard {
     ///
     /// - Returns: The descriptor, and how many of its bytes are new; `nil` if nobody asked for it.
     func describe(
-        _ id: UInt64, from path: UInt16, offset: UInt64, byteCount: Int, at now: Timestamp
+        _ id: UInt64,
+        from path: UInt16,
+        offset: UInt64,
+        byteCount: Int,
+        at now: Timestamp
     ) -> (data: PacketDescriptor, new: UInt64)? {
         var data = PacketDescriptor(.data, sequence: id, objectOffset: offset, byteCount: UInt32(byteCount))
         if id & Self.repairFlag != 0 {
             guard repairs[id & ~Self.repairFlag] != nil else { return nil }
             // A repair belongs to whichever chunk it lies in; a chunk that is done will not be done again.
-            data.sequence = chunks.values.first {
-                ($0.request.objectOffset..<$0.request.objectEnd).contains(offset)
-            }?.request.sequence ?? 0
+            data.sequence =
+                chunks.values.first {
+                    ($0.request.objectOffset..<$0.request.objectEnd).contains(offset)
+                }?.request.sequence ?? 0
         } else if let chunk = chunks[id], var copy = chunk.copies[path] {
             data.departed = copy.requested
             if copy.firstByte == .unset {
@@ -429,7 +443,11 @@ final class FetchBoard {
             received.remove(one.range)
             repairs[one.block] = Repair(range: one.range, blamed: one.paths.first)
             var retract = PacketDescriptor(
-                .retract, sequence: one.block, objectOffset: one.range.lowerBound, byteCount: UInt32(one.range.count))
+                .retract,
+                sequence: one.block,
+                objectOffset: one.range.lowerBound,
+                byteCount: UInt32(one.range.count)
+            )
             retract.path = one.paths.first ?? 0
             retract.arrived = now
             outbox.append(retract)
@@ -446,7 +464,9 @@ final class FetchBoard {
 
     /// Says once that everything is there and right.
     func announceIfComplete() {
-        guard !isVerified, let offer, received.contiguousEnd == offer.byteCount, repairs.isEmpty, chunks.isEmpty else { return }
+        guard !isVerified, let offer, received.contiguousEnd == offer.byteCount, repairs.isEmpty, chunks.isEmpty else {
+            return
+        }
         if let check { guard check.isComplete else { return } }
         isVerified = true
         reports.append(.verified)

@@ -42,7 +42,8 @@ public final class FileSink: Sink, Learner, Summarizing {
 
     public init(options: Options, context: StageContext) {
         self.options = options
-        path = options.path.hasPrefix("/") ? options.path : context.runFile(options.path) ?? context.resolve(options.path)
+        path =
+            options.path.hasPrefix("/") ? options.path : context.runFile(options.path) ?? context.resolve(options.path)
     }
 
     private var partPath: String { path + ".part" }

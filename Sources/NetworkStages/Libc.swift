@@ -24,7 +24,11 @@ enum Libc {
     }
 
     @unsafe
-    static func accept(_ descriptor: CInt, _ address: UnsafeMutablePointer<sockaddr>?, _ length: UnsafeMutablePointer<socklen_t>?) -> CInt {
+    static func accept(
+        _ descriptor: CInt,
+        _ address: UnsafeMutablePointer<sockaddr>?,
+        _ length: UnsafeMutablePointer<socklen_t>?
+    ) -> CInt {
         #if canImport(Glibc)
         unsafe Glibc.accept(descriptor, address, length)
         #else

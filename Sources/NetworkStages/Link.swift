@@ -48,8 +48,11 @@ public final class Link: Transport, Reporter, Summarizing {
         paths = sources.map { source in
             Path(
                 link: ConstantRateLink(
-                    rate: source.rate ?? .megabitsPerSecond(1), latency: source.latency,
-                    pieceByteCount: UInt32(options.piece.bytes)))
+                    rate: source.rate ?? .megabitsPerSecond(1),
+                    latency: source.latency,
+                    pieceByteCount: UInt32(options.piece.bytes)
+                )
+            )
         }
     }
 
@@ -132,7 +135,9 @@ public final class Link: Transport, Reporter, Summarizing {
                     rate: Double(paths[path].link.rate.bitsPerSecond),
                     latency: paths[path].link.latency,
                     lastProgress: delivery.time
-                )))
+                )
+            )
+        )
     }
 
     public func nextReport() -> Report? { reports.isEmpty ? nil : reports.removeFirst() }
@@ -148,7 +153,8 @@ public final class Link: Transport, Reporter, Summarizing {
                             (key: "bytes", value: .integer(Int64(clamping: path.deliveredByteCount))),
                             (key: "duplicate_bytes", value: .integer(Int64(clamping: path.duplicateByteCount))),
                         ])
-                    })
+                    }
+                )
             )
         ]
     }

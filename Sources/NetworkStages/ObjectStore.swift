@@ -32,8 +32,12 @@ final class ServedObject {
     func offer(_ digests: ObjectDigests?) -> Offer {
         let none = [UInt8](repeating: 0, count: 32)
         return Offer(
-            byteCount: key.byteCount, modified: key.modifiedSeconds, blockByteCount: UInt32(blockByteCount),
-            digest: digests?.whole ?? none, root: digests?.root ?? none)
+            byteCount: key.byteCount,
+            modified: key.modifiedSeconds,
+            blockByteCount: UInt32(blockByteCount),
+            digest: digests?.whole ?? none,
+            root: digests?.root ?? none
+        )
     }
 }
 
@@ -64,7 +68,11 @@ final class ObjectStore {
     /// - Parameter folder: Absolute, and there.
     init(folder: String) throws(StageError) {
         guard let real = Self.realPath(folder) else {
-            throw StageError(.invalidInput, "the folder '\(folder)' cannot be opened: \(Socket.message(errno))", errno: errno)
+            throw StageError(
+                .invalidInput,
+                "the folder '\(folder)' cannot be opened: \(Socket.message(errno))",
+                errno: errno
+            )
         }
         var status = stat()
         guard unsafe stat(real, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
@@ -111,8 +119,12 @@ final class ObjectStore {
             throw .notAFile
         }
         let key = ServedObject.Key(
-            device: UInt64(status.st_dev), inode: UInt64(status.st_ino), byteCount: UInt64(status.st_size),
-            modifiedSeconds: Int64(status.st_mtim.tv_sec), modifiedNanoseconds: Int64(status.st_mtim.tv_nsec))
+            device: UInt64(status.st_dev),
+            inode: UInt64(status.st_ino),
+            byteCount: UInt64(status.st_size),
+            modifiedSeconds: Int64(status.st_mtim.tv_sec),
+            modifiedNanoseconds: Int64(status.st_mtim.tv_nsec)
+        )
         if let known = open[real], known.key == key {
             close(descriptor)
             return known
@@ -187,4 +199,3 @@ final class ObjectStore {
             + [(key: "digests_computed", value: .integer(digestCount))]
     }
 }
-

@@ -45,7 +45,10 @@ public final class Reply: Sink, Summarizing {
 
     public func start(at now: Timestamp) throws(StageError) {
         guard holder.endpoint != nil else {
-            throw StageError(.unsupported, "'\(name)' answers for 'tcp_serve' or 'udp_serve', and the pipeline has neither")
+            throw StageError(
+                .unsupported,
+                "'\(name)' answers for 'tcp_serve' or 'udp_serve', and the pipeline has neither"
+            )
         }
     }
 

@@ -29,7 +29,14 @@ struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
         var port = [CChar](repeating: 0, count: 16)
         let status = unsafe withPointer { pointer, length in
             unsafe getnameinfo(
-                pointer, length, &host, 64, &port, 16, CInt(NI_NUMERICHOST | NI_NUMERICSERV))
+                pointer,
+                length,
+                &host,
+                64,
+                &port,
+                16,
+                CInt(NI_NUMERICHOST | NI_NUMERICSERV)
+            )
         }
         guard status == 0 else { return "?" }
         let (name, number) = (Self.text(host), Self.text(port))
@@ -115,7 +122,9 @@ enum Socket {
     static func open(_ family: CInt, stream: Bool) throws(StageError) -> CInt {
         let type = CInt((stream ? SOCK_STREAM : SOCK_DGRAM).rawValue)
         let descriptor = socket(family, type, 0)
-        guard descriptor >= 0 else { throw StageError(.systemCall, "cannot open a socket: \(message(errno))", errno: errno) }
+        guard descriptor >= 0 else {
+            throw StageError(.systemCall, "cannot open a socket: \(message(errno))", errno: errno)
+        }
         prepare(descriptor)
         return descriptor
     }

@@ -53,16 +53,28 @@ final class SourceLink {
     var isUp: Bool { if case .up = state { true } else { false } }
     var isAbandoned: Bool { if case .abandoned = state { true } else { false } }
 
-    /// The address to go to; `nil` while the pipeline that serves has not said where it listens.
-    func address() throws(StageError) -> SocketAddress? {
-        switch url.server {
-        case .address(let text):
-            return try SocketAddress.resolve(text, stream: url.scheme == .tcp, passive: false).first
-        case .pipeline(let name):
-            guard let text = context.addresses.address(of: "\(name)/\(url.scheme.rawValue)") else { return nil }
-            return try SocketAddress.resolve(text, stream: url.scheme == .tcp, passive: false).first
+    /// The address to go to; if there is none yet, or never, ``retry`` says when to ask again.
+    func destination(at now: Timestamp) -> SocketAddress? {
+        do throws(StageError) {
+            switch url.server {
+            case .address(let text):
+                return try SocketAddress.resolve(text, stream: url.scheme == .tcp, passive: false).first
+            case .pipeline(let name):
+                if let text = context.addresses.address(of: "\(name)/\(url.scheme.rawValue)") {
+                    return try SocketAddress.resolve(text, stream: url.scheme == .tcp, passive: false).first
+                }
+                // The pipeline that serves has not bound its socket yet: that is nobody's trouble.
+                state = .idle(until: Timestamp(nanoseconds: now.nanoseconds + 5_000_000))
+                board.lastUp = now
+            }
+        } catch {
+            trouble(.refused, error.message, at: now)
         }
+        return nil
     }
+
+    /// When the source is tried again, if it is.
+    var retry: Wake { if case .idle(let until) = state { .at(until) } else { .whenFed } }
 
     func deadline(_ duration: Duration, after now: Timestamp) -> Timestamp { now.advanced(by: duration) }
 
@@ -81,7 +93,12 @@ final class SourceLink {
     /// A message to the server.
     func message(_ payload: some WirePayload, flags: WireFlags = [], paddedTo byteCount: Int = 0) -> [UInt8] {
         payload.message(
-            flow: flow, sequence: sequence(), sendTime: Socket.realtimeNanoseconds(), flags: flags, paddedTo: byteCount)
+            flow: flow,
+            sequence: sequence(),
+            sendTime: Socket.realtimeNanoseconds(),
+            flags: flags,
+            paddedTo: byteCount
+        )
     }
 
     // MARK: Offers and troubles
@@ -98,7 +115,13 @@ final class SourceLink {
     }
 
     /// Something went wrong: what was outstanding fails, and the source is tried again later, or never.
-    func trouble(_ event: SourceReport.Event, _ words: String, detail: Int64 = 0, forGood: Bool = false, at now: Timestamp) {
+    func trouble(
+        _ event: SourceReport.Event,
+        _ words: String,
+        detail: Int64 = 0,
+        forGood: Bool = false,
+        at now: Timestamp
+    ) {
         lastTrouble = words
         troubleCount += 1
         board.reports.append(.source(SourceReport(event, path: path, at: now, detail: detail)))
@@ -122,8 +145,10 @@ final class SourceLink {
     /// A server said what it cannot do.
     func take(_ failure: WireFailure, at now: Timestamp) {
         switch WireFailure.Code(rawValue: failure.code) {
-        case .noSuchObject, .badName: trouble(.noSuchObject, "no such object (\(failure.words))", forGood: true, at: now)
-        case .objectChanged: trouble(.differentObject, "the object has changed (\(failure.words))", forGood: true, at: now)
+        case .noSuchObject, .badName:
+            trouble(.noSuchObject, "no such object (\(failure.words))", forGood: true, at: now)
+        case .objectChanged:
+            trouble(.differentObject, "the object has changed (\(failure.words))", forGood: true, at: now)
         case .badRange, .malformed: trouble(.protocolViolation, failure.words, at: now)
         case .busy, .shuttingDown, nil: trouble(.closed, failure.words, at: now)
         }
@@ -165,13 +190,18 @@ final class SourceLink {
     ///
     /// - Returns: `false` if nobody asked for it.
     func take(
-        _ slot: UInt32, at place: Int, byteCount count: Int, offset: UInt64, into output: inout PacketBatch,
+        _ slot: UInt32,
+        at place: Int,
+        byteCount count: Int,
+        offset: UInt64,
+        into output: inout PacketBatch,
         now: Timestamp
     ) -> Bool {
         byteCount += UInt64(count)
         didProgress = true
         estimate.received(UInt64(count), at: now)
-        guard let id = owner(of: offset), let (data, new) = board.describe(id, from: path, offset: offset, byteCount: count, at: now)
+        guard let id = owner(of: offset),
+            let (data, new) = board.describe(id, from: path, offset: offset, byteCount: count, at: now)
         else {
             // It was cancelled, and came all the same.
             strayByteCount += UInt64(count)
@@ -203,16 +233,25 @@ final class SourceLink {
         }
         // Of what was asked for, what has come is not outstanding any more.
         let left = outstanding.reduce(UInt64(0)) { sum, request in
-            sum + request.ranges.reduce(UInt64(0)) { part, range in
-                part + board.received.missing(in: range).reduce(0) { $0 + UInt64($1.count) }
-            }
+            sum
+                + request.ranges.reduce(UInt64(0)) { part, range in
+                    part + board.received.missing(in: range).reduce(0) { $0 + UInt64($1.count) }
+                }
         }
         board.reports.append(
             .path(
                 PathReport(
-                    path: path, time: now, deliveredByteCount: byteCount, outstandingByteCount: min(left, missing),
-                    outstandingRequestCount: UInt32(outstanding.count), rate: estimate.rate, latency: estimate.latency,
-                    lastProgress: estimate.lastProgress)))
+                    path: path,
+                    time: now,
+                    deliveredByteCount: byteCount,
+                    outstandingByteCount: min(left, missing),
+                    outstandingRequestCount: UInt32(outstanding.count),
+                    rate: estimate.rate,
+                    latency: estimate.latency,
+                    lastProgress: estimate.lastProgress
+                )
+            )
+        )
     }
 
     var summary: [(key: String, value: SummaryValue)] {

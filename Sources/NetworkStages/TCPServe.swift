@@ -44,7 +44,11 @@ public final class TCPServe: Capture, Summarizing {
         let store = try ObjectStore(folder: context.resolve(options.server.directory))
         let (descriptor, address) = try Socket.bound(to: options.server.listen, stream: true)
         let endpoint = TCPEndpoint(
-            listening: descriptor, store: store, options: options, descriptors: context.descriptors)
+            listening: descriptor,
+            store: store,
+            options: options,
+            descriptors: context.descriptors
+        )
         self.endpoint = endpoint
         holder.endpoint = endpoint
         context.addresses.post("\(address)", for: "\(context.pipeline)/tcp")
@@ -219,11 +223,21 @@ private final class TCPEndpoint: ServerEndpoint {
     }
 
     private func packet(
-        _ kind: PacketDescriptor.Kind, _ connection: Connection, sequence: UInt64, offset: UInt64, count: UInt32,
+        _ kind: PacketDescriptor.Kind,
+        _ connection: Connection,
+        sequence: UInt64,
+        offset: UInt64,
+        count: UInt32,
         at now: Timestamp
     ) -> PacketDescriptor {
         PacketDescriptor(
-            kind, sequence: sequence, stream: connection.id, objectOffset: offset, byteCount: count, captured: now)
+            kind,
+            sequence: sequence,
+            stream: connection.id,
+            objectOffset: offset,
+            byteCount: count,
+            captured: now
+        )
     }
 
     // MARK: Connections
@@ -309,7 +323,9 @@ private final class TCPEndpoint: ServerEndpoint {
             if connections[connection.id] == nil { return false }
         }
         connection.input.removeFirst(position)
-        if connection.input.count > Self.inputLimit || connection.output.count - connection.outputStart > Self.outputLimit {
+        if connection.input.count > Self.inputLimit
+            || connection.output.count - connection.outputStart > Self.outputLimit
+        {
             counters.malformed += 1
             drop(connection)
             return false
@@ -360,8 +376,12 @@ private final class TCPEndpoint: ServerEndpoint {
             guard payload.byteCount <= 64 else { return false }
             var bytes: [UInt8] = []
             WireHeader(
-                .ping, flags: .response, flow: connection.flow, sequence: next(connection),
-                sendTime: Socket.realtimeNanoseconds(), payloadByteCount: UInt16(payload.byteCount)
+                .ping,
+                flags: .response,
+                flow: connection.flow,
+                sequence: next(connection),
+                sendTime: Socket.realtimeNanoseconds(),
+                payloadByteCount: UInt16(payload.byteCount)
             ).append(to: &bytes)
             for index in 0..<payload.byteCount {
                 bytes.append(unsafe payload.unsafeLoad(fromByteOffset: index, as: UInt8.self))
@@ -380,7 +400,11 @@ private final class TCPEndpoint: ServerEndpoint {
 
     private func send(_ payload: some WirePayload, _ connection: Connection, flags: WireFlags = []) {
         connection.output += payload.message(
-            flow: connection.flow, sequence: next(connection), sendTime: Socket.realtimeNanoseconds(), flags: flags)
+            flow: connection.flow,
+            sequence: next(connection),
+            sendTime: Socket.realtimeNanoseconds(),
+            flags: flags
+        )
     }
 
     private func fail(_ connection: Connection, _ code: WireFailure.Code, _ text: String) {
@@ -430,7 +454,8 @@ private final class TCPEndpoint: ServerEndpoint {
     }
 
     func flush(at now: Timestamp) -> Wake {
-        for connection in connections.values where connection.queueStart < connection.queue.count && !connection.isWriteBlocked {
+        for connection in connections.values
+        where connection.queueStart < connection.queue.count && !connection.isWriteBlocked {
             write(connection)
         }
         return .whenFed
@@ -449,8 +474,11 @@ private final class TCPEndpoint: ServerEndpoint {
                 guard let object = connection.object else { return drop(connection) }
                 let packet = connection.queue[connection.queueStart]
                 let sent = cbatchio_send_file(
-                    connection.descriptor, object.descriptor, Int64(packet.objectOffset) + Int64(fileSent),
-                    UInt64(packet.byteCount - fileSent))
+                    connection.descriptor,
+                    object.descriptor,
+                    Int64(packet.objectOffset) + Int64(fileSent),
+                    UInt64(packet.byteCount - fileSent)
+                )
                 if sent < 0 { return stop(connection, CInt(-sent)) }
                 guard sent > 0 else {
                     // The file has become shorter: what was promised in the header cannot come any more.
@@ -484,14 +512,22 @@ private final class TCPEndpoint: ServerEndpoint {
                 connection.header.removeAll(keepingCapacity: true)
                 connection.headerSent = 0
                 WireHeader(
-                    .data, flow: connection.flow, sequence: next(connection), sendTime: Socket.realtimeNanoseconds(),
-                    objectOffset: packet.objectOffset, payloadByteCount: UInt16(packet.byteCount)
+                    .data,
+                    flow: connection.flow,
+                    sequence: next(connection),
+                    sendTime: Socket.realtimeNanoseconds(),
+                    objectOffset: packet.objectOffset,
+                    payloadByteCount: UInt16(packet.byteCount)
                 ).append(to: &connection.header)
                 connection.fileSent = 0
             } else {
                 send(
-                    RequestDone(id: UInt32(truncatingIfNeeded: packet.sequence), lastSequence: connection.sequence &- 1),
-                    connection)
+                    RequestDone(
+                        id: UInt32(truncatingIfNeeded: packet.sequence),
+                        lastSequence: connection.sequence &- 1
+                    ),
+                    connection
+                )
                 connection.queueStart += 1
             }
         }
@@ -500,8 +536,11 @@ private final class TCPEndpoint: ServerEndpoint {
     private func write(_ bytes: [UInt8], from start: Int, to connection: Connection, more: Bool) -> Int {
         unsafe bytes.withUnsafeBytes { bytes in
             unsafe Libc.send(
-                connection.descriptor, bytes.baseAddress! + start, bytes.count - start,
-                CInt(MSG_NOSIGNAL) | (more ? CInt(MSG_MORE) : 0))
+                connection.descriptor,
+                bytes.baseAddress! + start,
+                bytes.count - start,
+                CInt(MSG_NOSIGNAL) | (more ? CInt(MSG_MORE) : 0)
+            )
         }
     }
 
@@ -514,9 +553,13 @@ private final class TCPEndpoint: ServerEndpoint {
     func close() {
         for connection in connections.values {
             send(WireFailure(.shuttingDown, "the server ends"), connection)
-            connection.output += WireHeader(
-                .bye, flow: connection.flow, sequence: next(connection), sendTime: Socket.realtimeNanoseconds()
-            ).bytes
+            connection.output +=
+                WireHeader(
+                    .bye,
+                    flow: connection.flow,
+                    sequence: next(connection),
+                    sendTime: Socket.realtimeNanoseconds()
+                ).bytes
             // Between two frames only: half a frame cannot be followed by another.
             if connection.fileSent == nil { write(connection) }
         }

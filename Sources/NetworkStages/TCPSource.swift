@@ -64,10 +64,7 @@ final class TCPSource: SourceConnection {
             if deadline <= now { end(.timedOut, "no offer within \(link.options.offerTimeout)", at: now) }
         case .up: break
         }
-        guard descriptor >= 0 else {
-            if case .idle(let until) = link.state { return .at(until) }
-            return .whenFed
-        }
+        guard descriptor >= 0 else { return link.retry }
         if case .connecting(let deadline) = link.state { return .at(deadline) }
         wake = wake.sooner(of: try receive(into: &batch, at: now))
         if link.isCondemned, !link.isAbandoned { end(.abandoned, "sent wrong bytes", forGood: true, at: now) }
@@ -82,19 +79,7 @@ final class TCPSource: SourceConnection {
     }
 
     private func connect(at now: Timestamp) throws(StageError) -> Wake {
-        let address: SocketAddress
-        do throws(StageError) {
-            guard let found = try link.address() else {
-                let again = Timestamp(nanoseconds: now.nanoseconds + 5_000_000)
-                link.state = .idle(until: again)
-                link.board.lastUp = now
-                return .at(again)
-            }
-            address = found
-        } catch {
-            link.trouble(.refused, error.message, at: now)
-            return .whenFed
-        }
+        guard let address = link.destination(at: now) else { return link.retry }
         descriptor = try Socket.open(address.family, stream: true)
         link.beginFlow()
         let deadline = link.deadline(link.options.connectTimeout, after: now)
@@ -122,13 +107,19 @@ final class TCPSource: SourceConnection {
         descriptors.watch(descriptor, for: .read)
         link.state = .greeting(deadline: link.deadline(link.options.offerTimeout, after: now))
         output += link.message(
-            Hello(name: link.url.object), flags: link.options.verify == .none ? .noDigests : [])
+            Hello(name: link.url.object),
+            flags: link.options.verify == .none ? .noDigests : []
+        )
         write(at: now)
     }
 
     /// Closes the connection and says why.
     private func end(
-        _ event: SourceReport.Event, _ words: String, detail: CInt = 0, forGood: Bool = false, at now: Timestamp
+        _ event: SourceReport.Event,
+        _ words: String,
+        detail: CInt = 0,
+        forGood: Bool = false,
+        at now: Timestamp
     ) {
         shut()
         link.trouble(event, words, detail: Int64(detail), forGood: forGood, at: now)
@@ -186,7 +177,8 @@ final class TCPSource: SourceConnection {
             let tail = filled - parsed
             if tail > 0 {
                 unsafe pool.slotBytes(new).copyMemory(
-                    from: UnsafeRawBufferPointer(rebasing: pool.slotBytes(old)[parsed..<filled]))
+                    from: UnsafeRawBufferPointer(rebasing: pool.slotBytes(old)[parsed..<filled])
+                )
             }
             pool.release(old)
             slot = new
@@ -280,7 +272,9 @@ final class TCPSource: SourceConnection {
     }
 
     private func askForDigests() {
-        guard link.isUp, !asksForDigests, let next = link.board.digests?.next(limit: BlocksAnswer.frameLimit) else { return }
+        guard link.isUp, !asksForDigests, let next = link.board.digests?.next(limit: BlocksAnswer.frameLimit) else {
+            return
+        }
         asksForDigests = true
         output += link.message(BlocksRequest(first: next.first, count: next.count))
     }
@@ -308,7 +302,9 @@ final class TCPSource: SourceConnection {
 
     func close(at now: Timestamp) {
         if link.isUp {
-            output += WireHeader(.bye, flow: link.flow, sequence: link.sequence(), sendTime: Socket.realtimeNanoseconds()).bytes
+            output +=
+                WireHeader(.bye, flow: link.flow, sequence: link.sequence(), sendTime: Socket.realtimeNanoseconds())
+                .bytes
             write(at: now)
         }
         shut()

@@ -48,7 +48,11 @@ public final class UDPServe: Capture, Summarizing {
         let store = try ObjectStore(folder: context.resolve(options.server.directory))
         let (descriptor, address) = try Socket.bound(to: options.server.listen, stream: false)
         let endpoint = try UDPEndpoint(
-            socket: descriptor, store: store, options: options, descriptors: context.descriptors)
+            socket: descriptor,
+            store: store,
+            options: options,
+            descriptors: context.descriptors
+        )
         self.endpoint = endpoint
         holder.endpoint = endpoint
         context.addresses.post("\(address)", for: "\(context.pipeline)/udp")
@@ -155,7 +159,9 @@ private final class UDPEndpoint: ServerEndpoint {
         }
         unsafe self.batch = batch
         unsafe arena = .allocate(
-            byteCount: Self.receiveSlots * Self.receiveSlot + Self.sendSlots * Self.sendSlot, alignment: 4_096)
+            byteCount: Self.receiveSlots * Self.receiveSlot + Self.sendSlots * Self.sendSlot,
+            alignment: 4_096
+        )
         self.socket = socket
         self.store = store
         payload = Int(options.payload.bytes)
@@ -253,7 +259,9 @@ private final class UDPEndpoint: ServerEndpoint {
             guard count > 0 else { return }
             for index in 0..<Int(count) {
                 let packet = unsafe packets[index]
-                let address = unsafe withUnsafeBytes(of: packet.address) { unsafe Array($0.prefix(Int(packet.address_length))) }
+                let address = unsafe withUnsafeBytes(of: packet.address) {
+                    unsafe Array($0.prefix(Int(packet.address_length)))
+                }
                 let isTruncated = unsafe packet.is_truncated != 0
                 guard let from = SocketAddress(bytes: address), !isTruncated else {
                     counters.truncated += 1
@@ -301,12 +309,16 @@ private final class UDPEndpoint: ServerEndpoint {
             }
         case .cancel:
             guard let cancel = RequestCancel(payload) else { return malformed() }
-            guard verify(cancel.cookie, key, datagram.byteCount, at: now), let flow = heard(key, at: now) else { return }
+            guard verify(cancel.cookie, key, datagram.byteCount, at: now), let flow = heard(key, at: now) else {
+                return
+            }
             counters.cancels += 1
             flow.requests.cancel(cancel.id)
         case .blocks:
             guard let request = BlocksRequest(payload) else { return malformed() }
-            guard verify(request.cookie, key, datagram.byteCount, at: now), let flow = heard(key, at: now) else { return }
+            guard verify(request.cookie, key, datagram.byteCount, at: now), let flow = heard(key, at: now) else {
+                return
+            }
             counters.blocks += 1
             answer(request, flow)
         case .ping:
@@ -316,7 +328,11 @@ private final class UDPEndpoint: ServerEndpoint {
             counters.pings += 1
             var bytes: [UInt8] = []
             WireHeader(
-                .ping, flags: .response, flow: key.flow, sequence: next(flow), sendTime: Socket.realtimeNanoseconds(),
+                .ping,
+                flags: .response,
+                flow: key.flow,
+                sequence: next(flow),
+                sendTime: Socket.realtimeNanoseconds(),
                 payloadByteCount: UInt16(payload.byteCount)
             ).append(to: &bytes)
             for index in 0..<payload.byteCount {
@@ -350,7 +366,10 @@ private final class UDPEndpoint: ServerEndpoint {
         if cookies.isValid(cookie, for: key.address.bytes, at: now) { return true }
         counters.unverified += 1
         let answer = Cookie(cookies.cookie(for: key.address.bytes, at: now)).message(
-            flow: key.flow, sequence: 0, sendTime: Socket.realtimeNanoseconds())
+            flow: key.flow,
+            sequence: 0,
+            sendTime: Socket.realtimeNanoseconds()
+        )
         // Of the rule of three there is always enough left: the shortest message that asks for a cookie has 48 bytes.
         if answer.count <= 3 * received {
             counters.cookies += 1
@@ -418,14 +437,20 @@ private final class UDPEndpoint: ServerEndpoint {
     private func send(_ payload: some WirePayload, _ flow: Flow, flags: WireFlags = []) {
         post(
             payload.message(
-                flow: flow.key.flow, sequence: next(flow), sendTime: Socket.realtimeNanoseconds(), flags: flags),
-            to: flow.key.address)
+                flow: flow.key.flow,
+                sequence: next(flow),
+                sendTime: Socket.realtimeNanoseconds(),
+                flags: flags
+            ),
+            to: flow.key.address
+        )
     }
 
     private func fail(_ key: FlowKey, _ code: WireFailure.Code, _ text: String) {
         post(
             WireFailure(code, text).message(flow: key.flow, sequence: 0, sendTime: Socket.realtimeNanoseconds()),
-            to: key.address)
+            to: key.address
+        )
     }
 
     private func post(_ bytes: [UInt8], to address: SocketAddress) {
@@ -445,7 +470,9 @@ private final class UDPEndpoint: ServerEndpoint {
         while !control.isEmpty {
             let (address, bytes) = control[0]
             let sent = unsafe address.withPointer { pointer, length in
-                unsafe bytes.withUnsafeBytes { unsafe sendto(socket, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL), pointer, length) }
+                unsafe bytes.withUnsafeBytes {
+                    unsafe sendto(socket, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL), pointer, length)
+                }
             }
             if sent < 0, isFull(errno) { return }
             if sent < 0 { counters.sendErrors += 1 }
@@ -483,7 +510,8 @@ private final class UDPEndpoint: ServerEndpoint {
             }
             let slot = unsafe UnsafeMutableRawBufferPointer(
                 start: arena.baseAddress! + Self.receiveSlots * Self.receiveSlot + takes.count * Self.sendSlot,
-                count: Self.sendSlot)
+                count: Self.sendSlot
+            )
             let mark = flow.sequence
             let built = unsafe build(flow, from: place, into: slot)
             guard built.count > 0 else {
@@ -549,18 +577,26 @@ private final class UDPEndpoint: ServerEndpoint {
             let room = unsafe UnsafeMutableRawBufferPointer(rebasing: slot[length...])
             if packet.kind == .data {
                 let got = unsafe pread(
-                    flow.object.descriptor, room.baseAddress! + WireHeader.byteCount, Int(packet.byteCount),
-                    off_t(packet.objectOffset))
+                    flow.object.descriptor,
+                    room.baseAddress! + WireHeader.byteCount,
+                    Int(packet.byteCount),
+                    off_t(packet.objectOffset)
+                )
                 guard got == Int(packet.byteCount) else { break }
                 unsafe WireHeader(
-                    .data, flow: flow.key.flow, sequence: next(flow), sendTime: time,
-                    objectOffset: packet.objectOffset, payloadByteCount: UInt16(got)
+                    .data,
+                    flow: flow.key.flow,
+                    sequence: next(flow),
+                    sendTime: time,
+                    objectOffset: packet.objectOffset,
+                    payloadByteCount: UInt16(got)
                 ).store(into: room)
                 length += WireHeader.byteCount + got
                 byteCount += UInt64(got)
             } else {
                 let done = RequestDone(
-                    id: UInt32(truncatingIfNeeded: packet.sequence), lastSequence: flow.sequence &- 1
+                    id: UInt32(truncatingIfNeeded: packet.sequence),
+                    lastSequence: flow.sequence &- 1
                 ).message(flow: flow.key.flow, sequence: next(flow), sendTime: time)
                 unsafe room.copyBytes(from: done)
                 length += done.count
@@ -576,8 +612,10 @@ private final class UDPEndpoint: ServerEndpoint {
         for flow in flows.values {
             send(WireFailure(.shuttingDown, "the server ends"), flow)
             post(
-                WireHeader(.bye, flow: flow.key.flow, sequence: next(flow), sendTime: Socket.realtimeNanoseconds()).bytes,
-                to: flow.key.address)
+                WireHeader(.bye, flow: flow.key.flow, sequence: next(flow), sendTime: Socket.realtimeNanoseconds())
+                    .bytes,
+                to: flow.key.address
+            )
         }
         queue.removeAll()
         queueStart = 0

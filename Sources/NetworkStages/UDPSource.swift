@@ -92,10 +92,7 @@ final class UDPSource: SourceConnection {
             if deadline <= now { end(.timedOut, "no offer within \(link.options.offerTimeout)", at: now) }
         case .up: break
         }
-        guard descriptor >= 0 else {
-            if case .idle(let until) = link.state { return .at(until) }
-            return .whenFed
-        }
+        guard descriptor >= 0 else { return link.retry }
         var wake = receive(into: &batch, at: now)
         if link.isCondemned, !link.isAbandoned { end(.abandoned, "sent wrong bytes", forGood: true, at: now) }
         link.report(at: now)
@@ -135,7 +132,7 @@ final class UDPSource: SourceConnection {
             wake = .at(timer)
             if now.nanoseconds - lastHeard.nanoseconds > Self.silenceLimit {
                 end(.timedOut, "not a datagram for \(Self.silenceLimit / 1_000_000_000) s", at: now)
-                if case .idle(let until) = link.state { return .at(until) }
+                return link.retry
             }
         } else {
             lastHeard = max(lastHeard, now)
@@ -151,19 +148,7 @@ final class UDPSource: SourceConnection {
     }
 
     private func open(at now: Timestamp) throws(StageError) -> Wake {
-        let address: SocketAddress
-        do throws(StageError) {
-            guard let found = try link.address() else {
-                let again = Timestamp(nanoseconds: now.nanoseconds + 5_000_000)
-                link.state = .idle(until: again)
-                link.board.lastUp = now
-                return .at(again)
-            }
-            address = found
-        } catch {
-            link.trouble(.refused, error.message, at: now)
-            return .whenFed
-        }
+        guard let address = link.destination(at: now) else { return link.retry }
         descriptor = try Socket.open(address.family, stream: false)
         guard unsafe address.withPointer({ unsafe Glibc.connect(descriptor, $0, $1) }) == 0 else {
             end(.refused, "cannot reach \(address): \(Socket.message(errno))", detail: errno, at: now)
@@ -188,12 +173,19 @@ final class UDPSource: SourceConnection {
         send(
             link.message(
                 Hello(cookie: cookie, name: link.url.object),
-                flags: link.options.verify == .none ? .noDigests : [], paddedTo: helloDatagramByteCount),
-            at: now)
+                flags: link.options.verify == .none ? .noDigests : [],
+                paddedTo: helloDatagramByteCount
+            ),
+            at: now
+        )
     }
 
     private func end(
-        _ event: SourceReport.Event, _ words: String, detail: CInt = 0, forGood: Bool = false, at now: Timestamp
+        _ event: SourceReport.Event,
+        _ words: String,
+        detail: CInt = 0,
+        forGood: Bool = false,
+        at now: Timestamp
     ) {
         shut()
         link.trouble(event, words, detail: Int64(detail), forGood: forGood, at: now)
@@ -216,11 +208,14 @@ final class UDPSource: SourceConnection {
 
     private func send(_ bytes: [UInt8], at now: Timestamp) {
         guard descriptor >= 0 else { return }
-        let sent = unsafe bytes.withUnsafeBytes { unsafe Libc.send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL)) }
+        let sent = unsafe bytes.withUnsafeBytes {
+            unsafe Libc.send(descriptor, $0.baseAddress, $0.count, CInt(MSG_NOSIGNAL))
+        }
         guard sent < 0 else { return }
         switch errno {
         case EAGAIN, ENOBUFS, EINTR: if unsent.count < 256 { unsent.append(bytes) }
-        case let number: end(link.isUp ? .closed : .refused, "cannot send: \(Socket.message(number))", detail: number, at: now)
+        case let number:
+            end(link.isUp ? .closed : .refused, "cannot send: \(Socket.message(number))", detail: number, at: now)
         }
     }
 
@@ -232,7 +227,9 @@ final class UDPSource: SourceConnection {
     }
 
     private func receive(into batch: inout PacketBatch, at now: Timestamp) -> Wake {
-        guard descriptors.ready.contains(where: { $0.descriptor == descriptor }), let io = unsafe batchIO else { return .whenFed }
+        guard descriptors.ready.contains(where: { $0.descriptor == descriptor }), let io = unsafe batchIO else {
+            return .whenFed
+        }
         let pool = batch.pool
         // A super-packet may hold fifty datagrams, and a read cannot be taken back: room for all first.
         while batch.freeCapacity >= Self.messagesPerSlot * 56 || batch.count == 0 {
@@ -249,7 +246,12 @@ final class UDPSource: SourceConnection {
             let count = unsafe cbatchio_receive(io, descriptor, &packets, UInt32(wanted))
             if count < 0 {
                 // ICMP said that nobody is there.
-                end(link.isUp ? .closed : .refused, "cannot receive: \(Socket.message(-count))", detail: -count, at: now)
+                end(
+                    link.isUp ? .closed : .refused,
+                    "cannot receive: \(Socket.message(-count))",
+                    detail: -count,
+                    at: now
+                )
                 return .whenFed
             }
             guard count > 0 else { return .whenFed }
@@ -296,8 +298,13 @@ final class UDPSource: SourceConnection {
             recovery.heard(at: now)
             guard link.isUp, header.payloadByteCount > 0, batch.freeCapacity > 0 else { return }
             _ = link.take(
-                slot, at: place + WireHeader.byteCount, byteCount: Int(header.payloadByteCount),
-                offset: header.objectOffset, into: &batch, now: now)
+                slot,
+                at: place + WireHeader.byteCount,
+                byteCount: Int(header.payloadByteCount),
+                offset: header.objectOffset,
+                into: &batch,
+                now: now
+            )
             return
         }
         counters.control += 1
@@ -348,8 +355,10 @@ final class UDPSource: SourceConnection {
     func close(at now: Timestamp) {
         if link.isUp {
             send(
-                WireHeader(.bye, flow: link.flow, sequence: link.sequence(), sendTime: Socket.realtimeNanoseconds()).bytes,
-                at: now)
+                WireHeader(.bye, flow: link.flow, sequence: link.sequence(), sendTime: Socket.realtimeNanoseconds())
+                    .bytes,
+                at: now
+            )
         }
         shut()
     }
@@ -359,7 +368,10 @@ final class UDPSource: SourceConnection {
             ("datagrams_data", counters.data), ("datagrams_control", counters.control),
             ("datagrams_malformed", counters.malformed), ("datagrams_other_flow", counters.otherFlow),
             ("datagrams_truncated", counters.truncated), ("datagrams_out_of_order", counters.outOfOrder),
-            ("datagrams_lost", lostBefore + Int64(clamping: nextSequence > sequencesSeen ? nextSequence - sequencesSeen : 0)),
+            (
+                "datagrams_lost",
+                lostBefore + Int64(clamping: nextSequence > sequencesSeen ? nextSequence - sequencesSeen : 0)
+            ),
             ("socket_drops", counters.socketDrops), ("re_requests", counters.reRequests),
         ]
         return link.summary

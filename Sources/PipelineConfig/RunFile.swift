@@ -76,7 +76,9 @@ public struct RunFile: Sendable {
                 }
                 for (name, nameMark, node) in entries {
                     if name.isEmpty || name.contains("/") || name.contains("@") {
-                        found.append(ConfigProblem("a pipeline's name has no '/' and no '@', found '\(name)'", at: nameMark))
+                        found.append(
+                            ConfigProblem("a pipeline's name has no '/' and no '@', found '\(name)'", at: nameMark)
+                        )
                     }
                     names[name] = node
                     if let plan = PipelinePlan(name: name, node: node, registry: registry, problems: &found) {
@@ -102,13 +104,19 @@ public struct RunFile: Sendable {
             for part in plan.parts {
                 if settings.driver == .virtual, part.demands.needsRealTime {
                     problems.append(
-                        ConfigProblem("'\(part.typeName)' needs sockets and real time; the driver is virtual", at: part.mark)
+                        ConfigProblem(
+                            "'\(part.typeName)' needs sockets and real time; the driver is virtual",
+                            at: part.mark
+                        )
                     )
                 }
                 guard let address = part.demands.listensAt, !address.hasSuffix(":0") else { continue }
                 if let other = listeners[address] {
                     problems.append(
-                        ConfigProblem("listens at \(address), as does the stage at \(other.line):\(other.column)", at: part.mark)
+                        ConfigProblem(
+                            "listens at \(address), as does the stage at \(other.line):\(other.column)",
+                            at: part.mark
+                        )
                     )
                 } else {
                     listeners[address] = part.mark
@@ -123,7 +131,10 @@ public struct RunFile: Sendable {
                 links[plan.name, default: []].append((name, mark))
                 guard names[name] != nil else {
                     problems.append(
-                        ConfigProblem("no pipeline is called '\(name)'\(hint(for: name, among: names.keys.sorted()))", at: mark)
+                        ConfigProblem(
+                            "no pipeline is called '\(name)'\(hint(for: name, among: names.keys.sorted()))",
+                            at: mark
+                        )
                     )
                     continue
                 }

@@ -67,7 +67,10 @@ public struct PacketBatch: ~Copyable {
             descriptor.slot == .max
             ? unsafe UnsafeRawBufferPointer(start: nil, count: 0)
             : unsafe UnsafeRawBufferPointer(
-                rebasing: pool.slotBytes(descriptor.slot)[Int(descriptor.slotOffset)...][..<(Int(descriptor.slotOffset) + Int(descriptor.byteCount))])
+                rebasing: pool.slotBytes(descriptor.slot)[Int(descriptor.slotOffset)...][
+                    ..<(Int(descriptor.slotOffset) + Int(descriptor.byteCount))
+                ]
+            )
         return unsafe _overrideLifetime(RawSpan(_unsafeBytes: bytes), borrowing: self)
     }
 

@@ -41,8 +41,14 @@ public struct PathReport: Sendable, BitwiseCopyable {
     public var lastProgress: Timestamp
 
     public init(
-        path: UInt16, time: Timestamp, deliveredByteCount: UInt64, outstandingByteCount: UInt64,
-        outstandingRequestCount: UInt32, rate: Double, latency: Int64, lastProgress: Timestamp
+        path: UInt16,
+        time: Timestamp,
+        deliveredByteCount: UInt64,
+        outstandingByteCount: UInt64,
+        outstandingRequestCount: UInt32,
+        rate: Double,
+        latency: Int64,
+        lastProgress: Timestamp
     ) {
         self.path = path
         self.time = time
@@ -83,7 +89,12 @@ public struct PlaybackReport: Sendable, BitwiseCopyable {
     public var wantsMore: Bool
 
     public init(
-        time: Timestamp, state: State, playhead: Int64, bufferLevel: Int64, playedByteCount: UInt64, bitRate: Double,
+        time: Timestamp,
+        state: State,
+        playhead: Int64,
+        bufferLevel: Int64,
+        playedByteCount: UInt64,
+        bitRate: Double,
         wantsMore: Bool
     ) {
         self.time = time

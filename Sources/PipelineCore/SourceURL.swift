@@ -52,7 +52,9 @@ public struct SourceURL: Hashable, Sendable {
                 continue
             }
             let digits = String(decoding: bytes.prefix(2), as: UTF8.self)
-            guard digits.utf8.count == 2, let value = UInt8(digits, radix: 16) else { throw wrong("'%\(digits)' is no escape") }
+            guard digits.utf8.count == 2, let value = UInt8(digits, radix: 16) else {
+                throw wrong("'%\(digits)' is no escape")
+            }
             object.append(value)
             bytes = bytes.dropFirst(2)
         }

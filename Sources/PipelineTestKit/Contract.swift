@@ -36,12 +36,16 @@ public enum Contract {
 
     /// Feeds packets to a transport and follows its wakes.
     public static func check(
-        _ transport: some Transport, packets: [PacketDescriptor], until end: Timestamp
+        _ transport: some Transport,
+        packets: [PacketDescriptor],
+        until end: Timestamp
     ) throws(StageError) -> StageTrace {
         try transport.start(at: .zero)
         var failure: StageError?
         var trace = follow(transport, packets: packets, until: end, learning: [], react: { _, _ in [] }) {
-            input, output, now in
+            input,
+            output,
+            now in
             do throws(StageError) {
                 return try transport.transfer(&input, into: &output, at: now)
             } catch {
@@ -52,7 +56,9 @@ public enum Contract {
         if let failure { throw failure }
         for (packet, _) in trace.passed where packet.kind == .data || packet.kind == .done {
             if packet.arrived == .unset { trace.violations.append("chunk \(packet.sequence) came without a time") }
-            if packet.departed > packet.arrived { trace.violations.append("chunk \(packet.sequence) came before it left") }
+            if packet.departed > packet.arrived {
+                trace.violations.append("chunk \(packet.sequence) came before it left")
+            }
         }
         try transport.finish(at: trace.ended)
         return trace

@@ -56,8 +56,10 @@ public struct MovieMap: Sendable {
     public static func constantBitRate(byteCount: UInt64, bitsPerSecond: UInt64, unit: UInt64 = 1) -> MovieMap {
         precondition(bitsPerSecond > 0 && unit > 0, "a bit rate and a unit are positive")
         return MovieMap(
-            rule: .constant(bitsPerSecond: bitsPerSecond, unit: unit), byteCount: byteCount,
-            duration: mediaTime(of: byteCount, at: bitsPerSecond))
+            rule: .constant(bitsPerSecond: bitsPerSecond, unit: unit),
+            byteCount: byteCount,
+            duration: mediaTime(of: byteCount, at: bitsPerSecond)
+        )
     }
 
     /// A guess for a file whose map is not known: its size over its duration.

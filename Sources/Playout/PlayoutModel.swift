@@ -143,7 +143,10 @@ public struct PlayoutModel: Sendable {
     }
 
     private mutating func change(
-        to state: PlaybackReport.State, _ kind: Transition.Kind, at time: Timestamp, media: Int64
+        to state: PlaybackReport.State,
+        _ kind: Transition.Kind,
+        at time: Timestamp,
+        media: Int64
     ) {
         self.state = state
         anchor = (time, media)
@@ -169,7 +172,10 @@ public enum PlayerPreset: String, OptionChoice {
     public var options: PlayoutModel.Options {
         func seconds(_ start: Double, _ resume: Double, _ maximum: Int64?) -> PlayoutModel.Options {
             PlayoutModel.Options(
-                start: Int64(start * 1e9), resume: Int64(resume * 1e9), maximumBuffer: maximum.map { $0 * 1_000_000_000 })
+                start: Int64(start * 1e9),
+                resume: Int64(resume * 1e9),
+                maximumBuffer: maximum.map { $0 * 1_000_000_000 }
+            )
         }
         return switch self {
         case .media3: seconds(1, 2, 50)

@@ -51,7 +51,11 @@ public struct StallDiagnosis: Sendable {
     ///   - latency: From a request to its first byte at that source, in nanoseconds, as far as it is known.
     ///   - now: When the stall began.
     public init(
-        missing: MissingChunk?, isSourceDead: Bool, latency: Int64, heldByteCount: UInt64, heldChunkCount: Int,
+        missing: MissingChunk?,
+        isSourceDead: Bool,
+        latency: Int64,
+        heldByteCount: UInt64,
+        heldChunkCount: Int,
         at now: Timestamp
     ) {
         self.missing = missing

@@ -16,7 +16,10 @@ extension StageRegistry {
         registry.register(ChunkScheduler<Alternate>.self, "chunk k from source k mod N, in lock-step or independently")
         registry.register(ChunkScheduler<Weighted>.self, "smooth weighted round robin")
         registry.register(ChunkScheduler<Pull>.self, "greedy: an idle source gets the next chunk")
-        registry.register(ChunkScheduler<EarliestDelivery>.self, "each chunk by the source that will have delivered it first")
+        registry.register(
+            ChunkScheduler<EarliestDelivery>.self,
+            "each chunk by the source that will have delivered it first"
+        )
         registry.register(Pacer.self, "lets data go at a rate")
 
         registry.register(Link.self, "emulated paths of constant rate and latency")

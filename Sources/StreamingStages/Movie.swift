@@ -71,7 +71,11 @@ public final class Movie: Capture, Learner, Reporter, Summarizing {
         guard plan == nil else { return }
         ownSize = byteCount
         plan = ChunkPlan(
-            byteCount: byteCount, chunk: options.chunk.bytes, window: options.window, tailFirst: options.tailFirst)
+            byteCount: byteCount,
+            chunk: options.chunk.bytes,
+            window: options.window,
+            tailFirst: options.tailFirst
+        )
     }
 
     public func capture(into output: inout PacketBatch, at now: Timestamp) throws(StageError) -> Wake {
@@ -166,7 +170,11 @@ struct ChunkPlan {
         emittedCount += 1
         let offset = index * chunk
         var request = PacketDescriptor(
-            .request, sequence: index, objectOffset: offset, byteCount: UInt32(min(chunk, byteCount - offset)))
+            .request,
+            sequence: index,
+            objectOffset: offset,
+            byteCount: UInt32(min(chunk, byteCount - offset))
+        )
         if let playback, playback.bitRate > 0, playback.state == .playing {
             // The playhead's own time is the anchor, so stalls so far are in it.
             let mediaTime = Double(offset) * 8e9 / playback.bitRate

@@ -1,5 +1,5 @@
-import Playout
 import PipelineCore
+import Playout
 
 #if canImport(Glibc)
 import Glibc
@@ -12,7 +12,9 @@ enum MovieFile {
     /// The map of the file at `path`: nothing can be played before its index has come in order.
     static func map(of path: String) throws(StageError) -> MovieMap {
         let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw StageError(.invalidInput, "the movie '\(path)' cannot be read", errno: errno) }
+        guard descriptor >= 0 else {
+            throw StageError(.invalidInput, "the movie '\(path)' cannot be read", errno: errno)
+        }
         defer { close(descriptor) }
         var status = stat()
         guard unsafe fstat(descriptor, &status) == 0 else {

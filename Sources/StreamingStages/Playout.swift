@@ -1,6 +1,6 @@
 import MeasureStages
-import Playout
 public import PipelineCore
+import Playout
 
 /// Plays the movie as a player would, on the bytes that come: start-up, stalls and why, quality.
 ///
@@ -35,7 +35,11 @@ public final class PlayoutSink: Sink, Learner, Reporter, Summarizing {
             bitRate = reader.optional("bitrate")
             unit = reader.read("unit", default: ByteCount(1), in: ByteCount(1)...ByteCount(1 << 40))
             file = reader.optional("file")
-            assumedDuration = reader.read("assumed_duration", default: .seconds(60), in: .milliseconds(1)...(.seconds(86_400 * 7)))
+            assumedDuration = reader.read(
+                "assumed_duration",
+                default: .seconds(60),
+                in: .milliseconds(1)...(.seconds(86_400 * 7))
+            )
             if bitRate != nil, file != nil { reader.reject("file", "give one of 'bitrate' and 'file'") }
         }
 
@@ -71,7 +75,8 @@ public final class PlayoutSink: Sink, Learner, Reporter, Summarizing {
             player: options.player,
             map: options.bitRate.map { .constantBitRate($0, unit: options.unit.bytes) } ?? .index,
             assumedDuration: Timestamp.zero.advanced(by: options.assumedDuration).nanoseconds,
-            sourceCount: context.sources.count)
+            sourceCount: context.sources.count
+        )
     }
 
     public func start(at now: Timestamp) throws(StageError) {
@@ -114,12 +119,15 @@ public final class PlayoutSink: Sink, Learner, Reporter, Summarizing {
                 }
             log(transition.time, transition.media, state)
             // Each change is a report of its own, at its own time, so that logs have them all.
-            reports.append(.playback(session.report(state: state, at: transition.time, playhead: transition.media, now: now)))
+            reports.append(
+                .playback(session.report(state: state, at: transition.time, playhead: transition.media, now: now))
+            )
         }
         let report = session.report(at: now)
         log(now, report.playhead, report.state)
-        guard report.playhead != lastReported?.playhead || report.state != lastReported?.state
-            || report.wantsMore != lastReported?.wantsMore || report.bufferLevel != lastReported?.bufferLevel
+        guard
+            report.playhead != lastReported?.playhead || report.state != lastReported?.state
+                || report.wantsMore != lastReported?.wantsMore || report.bufferLevel != lastReported?.bufferLevel
         else { return }
         lastReported = report
         reports.append(.playback(report))
@@ -128,7 +136,8 @@ public final class PlayoutSink: Sink, Learner, Reporter, Summarizing {
     private func log(_ time: Timestamp, _ playhead: Int64, _ state: PlaybackReport.State) {
         guard let bufferLog else { return }
         bufferLog.append(
-            "\(time.nanoseconds),\(session.received.contiguousEnd),\(session.model.playable),\(playhead),\(state)")
+            "\(time.nanoseconds),\(session.received.contiguousEnd),\(session.model.playable),\(playhead),\(state)"
+        )
         bufferLog.flush()
     }
 
@@ -145,7 +154,10 @@ public final class PlayoutSink: Sink, Learner, Reporter, Summarizing {
         for transition in session.takeNewTransitions() where transition.kind == .ended {
             log(transition.time, transition.media, .ended)
             reports.append(
-                .playback(session.report(state: .ended, at: transition.time, playhead: transition.media, now: transition.time)))
+                .playback(
+                    session.report(state: .ended, at: transition.time, playhead: transition.media, now: transition.time)
+                )
+            )
         }
     }
 

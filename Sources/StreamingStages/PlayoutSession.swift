@@ -1,5 +1,5 @@
-import Playout
 import PipelineCore
+import Playout
 
 /// What the `playout` sink knows and does, without its files: the bytes that came, the map, the player, the causes.
 struct PlayoutSession {
@@ -136,7 +136,8 @@ struct PlayoutSession {
     mutating func learn(_ report: Report) {
         switch report {
         case .object(let byteCount): setObject(byteCount)
-        case .path(let report) where Int(report.path) < sources.count: sources[Int(report.path)].latency = report.latency
+        case .path(let report) where Int(report.path) < sources.count:
+            sources[Int(report.path)].latency = report.latency
         case .chunk(let report):
             guard report.step == .assigned || report.step == .hedged else { break }
             let range = report.objectOffset..<report.objectOffset + UInt64(report.byteCount)
@@ -184,9 +185,14 @@ struct PlayoutSession {
             let missing = hole?.missing
             diagnoses.append(
                 StallDiagnosis(
-                    missing: missing, isSourceDead: missing.map { sources[Int($0.path)].isDead } ?? false,
+                    missing: missing,
+                    isSourceDead: missing.map { sources[Int($0.path)].isDead } ?? false,
                     latency: missing.map { sources[Int($0.path)].latency } ?? 0,
-                    heldByteCount: received.byteCountBehindHole, heldChunkCount: held.count, at: transition.time))
+                    heldByteCount: received.byteCountBehindHole,
+                    heldChunkCount: held.count,
+                    at: transition.time
+                )
+            )
         }
     }
 
@@ -204,7 +210,8 @@ struct PlayoutSession {
         guard !isEnded else { return }
         isEnded = true
         endTime = now
-        prefixArea += Double(received.contiguousEnd) * Double(max(0, min(now, lastArrival).nanoseconds - prefixSince.nanoseconds))
+        prefixArea +=
+            Double(received.contiguousEnd) * Double(max(0, min(now, lastArrival).nanoseconds - prefixSince.nanoseconds))
         if let end = model.playOut(from: now) { endTime = max(now, end) }
         diagnose()
     }
@@ -217,16 +224,24 @@ struct PlayoutSession {
 
     func report(state: PlaybackReport.State, at time: Timestamp, playhead: Int64, now: Timestamp) -> PlaybackReport {
         PlaybackReport(
-            time: time, state: state, playhead: playhead, bufferLevel: model.playable - playhead,
+            time: time,
+            state: state,
+            playhead: playhead,
+            bufferLevel: model.playable - playhead,
             playedByteCount: map?.bytesNeeded(for: playhead) ?? 0,
             bitRate: map?.averageBitRate
                 ?? objectByteCount.map { Double($0) * 8e9 / Double(assumedDuration) } ?? 0,
-            wantsMore: model.wantsMore(at: now))
+            wantsMore: model.wantsMore(at: now)
+        )
     }
 
     func summary(sourceNames: [String]) -> [(key: String, value: SummaryValue)] {
         let playback = PlaybackSummary(
-            model.transitions, pressed: .zero, end: endTime, mediaPlayed: model.playhead(at: endTime))
+            model.transitions,
+            pressed: .zero,
+            end: endTime,
+            mediaPlayed: model.playhead(at: endTime)
+        )
         let unique = sources.reduce(0) { $0 + $1.byteCount }
         let duplicates = sources.reduce(0) { $0 + $1.duplicateByteCount }
         let seconds = Double(lastArrival.nanoseconds) / 1e9
@@ -284,7 +299,10 @@ struct PlayoutSession {
             (key: "duplicate_bytes", value: .integer(Int64(clamping: duplicates))),
             (key: "goodput_bps", value: .number(seconds > 0 ? Double(unique) * 8 / seconds : 0)),
             // The constant rate, delivered in order, under which the prefix would have been as large on average.
-            (key: "prefix_goodput_bps", value: .number(seconds > 0 ? 2 * prefixArea / 1e9 / (seconds * seconds) * 8 : 0)),
+            (
+                key: "prefix_goodput_bps",
+                value: .number(seconds > 0 ? 2 * prefixArea / 1e9 / (seconds * seconds) * 8 : 0)
+            ),
             (key: "retractions_too_late", value: .integer(Int64(model.retractionsTooLate))),
             (key: "stalls", value: .list(stalls)),
             (key: "sources", value: .list(shares)),

@@ -4,7 +4,8 @@ import PipelineConfig
 
 struct Check: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Read a file and say all that is wrong with it, without opening anything.")
+        abstract: "Read a file and say all that is wrong with it, without opening anything."
+    )
     @Argument(help: "The files.", completion: .file(extensions: ["yaml", "yml"]))
     var files: [String]
     @Option(help: "Check it for this kind of time: real or virtual.")

@@ -20,7 +20,11 @@ struct ConfigurationFile {
     ///
     /// - Throws: Exit status 65 if there is any problem.
     init(
-        path: String, driver: DriverKind? = nil, seed: UInt64? = nil, repeats: Int? = nil, changes: [String] = []
+        path: String,
+        driver: DriverKind? = nil,
+        seed: UInt64? = nil,
+        repeats: Int? = nil,
+        changes: [String] = []
     ) throws {
         var problems: [ConfigProblem] = []
         do {
@@ -35,10 +39,14 @@ struct ConfigurationFile {
             let content: Content?
             if root["experiment"] != nil {
                 content = Experiment(
-                    root, registry: .standard, driver: driver, repeats: repeats,
+                    root,
+                    registry: .standard,
+                    driver: driver,
+                    repeats: repeats,
                     load: { (other) throws(ConfigProblem) in
                         try Self.load(other.hasPrefix("/") ? other : base + "/" + other).root
-                    }, problems: &problems
+                    },
+                    problems: &problems
                 ).map { .experiment($0) }
             } else {
                 content = RunFile(root, registry: .standard, driver: driver, problems: &problems).map { file in
@@ -66,7 +74,9 @@ struct ConfigurationFile {
     }
 
     /// `PLACE=VALUE` of `--set`; the value is YAML.
-    private static func overrides(_ change: String, _ problems: inout [ConfigProblem]) throws(ConfigProblem) -> Overrides {
+    private static func overrides(_ change: String, _ problems: inout [ConfigProblem]) throws(ConfigProblem)
+        -> Overrides
+    {
         let file = "--set \(change)"
         guard let separator = change.firstIndex(of: "="), separator != change.startIndex else {
             throw ConfigProblem("expected PLACE=VALUE", at: SourceMark(file: file, line: 1, column: 1))

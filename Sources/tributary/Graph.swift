@@ -8,7 +8,8 @@ struct Graph: ParsableCommand {
     enum Language: String, ExpressibleByArgument, CaseIterable { case mermaid, dot }
 
     static let configuration = CommandConfiguration(
-        abstract: "Draw the pipelines of a file as a Mermaid or DOT graph.")
+        abstract: "Draw the pipelines of a file as a Mermaid or DOT graph."
+    )
     @Argument(help: "The file.", completion: .file(extensions: ["yaml", "yml"]))
     var file: String
     @Option(help: "mermaid or dot.")

@@ -49,7 +49,9 @@ struct Parse: ParsableCommand {
             if table.isCut { Terminal.error("\(log): the last line is cut and was left out") }
             let columns = Columns(table, interval: Timestamp.zero.advanced(by: length).nanoseconds)
             if columns.tooLateCount > 0 {
-                Terminal.error("error: \(columns.tooLateCount) lines lie beyond the last interval; use a longer --interval")
+                Terminal.error(
+                    "error: \(columns.tooLateCount) lines lie beyond the last interval; use a longer --interval"
+                )
             }
             do {
                 try Columns.write(columns.text(quantity, perSource: perSource), to: out)

@@ -24,7 +24,10 @@ struct RunCommand: AsyncParsableCommand {
     )
     @Argument(help: "The file.", completion: .file(extensions: ["yaml", "yml"]))
     var file: String
-    @Option(name: .customLong("set"), help: "Change the file: PLACE=VALUE, such as client.stages.0.type=pull. Repeatable.")
+    @Option(
+        name: .customLong("set"),
+        help: "Change the file: PLACE=VALUE, such as client.stages.0.type=pull. Repeatable."
+    )
     var changes: [String] = []
     @Option(help: "Kind of time: real or virtual; replaces the file's.")
     var driver: DriverKind?
@@ -50,8 +53,13 @@ struct RunCommand: AsyncParsableCommand {
         switch read.content {
         case .run(let runFile):
             try await performRun(
-                runFile, identity: identity, title: title, baseFolder: read.folder,
-                folder: (out ?? runFile.settings.out ?? "runs") + "/" + Run.folderName(title), output: output)
+                runFile,
+                identity: identity,
+                title: title,
+                baseFolder: read.folder,
+                folder: (out ?? runFile.settings.out ?? "runs") + "/" + Run.folderName(title),
+                output: output
+            )
         case .experiment(var experiment):
             if let seed { experiment.seed = seed }
             if let parallel { experiment.parallel = parallel }
@@ -60,7 +68,10 @@ struct RunCommand: AsyncParsableCommand {
     }
 
     private func perform(
-        _ experiment: Experiment, _ identity: RunIdentity, _ title: String, _ baseFolder: String
+        _ experiment: Experiment,
+        _ identity: RunIdentity,
+        _ title: String,
+        _ baseFolder: String
     ) async throws {
         let folder = (out ?? experiment.out) + "/" + Run.folderName(title)
         let control = RunControl()
@@ -71,12 +82,16 @@ struct RunCommand: AsyncParsableCommand {
         let results: [(trial: Experiment.Trial, result: RunResult)]
         do throws(StageError) {
             results = try await experiment.perform(
-                in: folder, identity: identity, baseFolder: baseFolder, control: control,
+                in: folder,
+                identity: identity,
+                baseFolder: baseFolder,
+                control: control,
                 progress: { trial, board in Task { await display.add(trial.folder, board) } },
                 ended: { trial, result in
                     let word = result.errors.isEmpty ? "done" : "FAILED: \(result.errors[0])"
                     Task { await display.remove(trial.folder, saying: "\(trial.folder): \(word)") }
-                })
+                }
+            )
         } catch {
             await display.end()
             Terminal.error("error: \(error)")
@@ -97,8 +112,13 @@ struct RunCommand: AsyncParsableCommand {
 ///
 /// - Throws: The exit status, if it is not 0.
 func performRun(
-    _ file: RunFile, identity: RunIdentity, title: String, baseFolder: String, folder: String?,
-    addresses: AddressBoard = AddressBoard(), output: OutputOptions
+    _ file: RunFile,
+    identity: RunIdentity,
+    title: String,
+    baseFolder: String,
+    folder: String?,
+    addresses: AddressBoard = AddressBoard(),
+    output: OutputOptions
 ) async throws {
     let control = RunControl()
     let signals = Signals(control)

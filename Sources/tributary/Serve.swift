@@ -39,9 +39,12 @@ struct Serve: AsyncParsableCommand {
                 lines.append("  \(name):")
                 lines.append(
                     "    capture: { type: \(scheme)_serve, listen: \(SummaryValue.quoted(address)), "
-                        + "directory: \(SummaryValue.quoted(folder))\(frame) }")
+                        + "directory: \(SummaryValue.quoted(folder))\(frame) }"
+                )
                 if let rate {
-                    lines.append("    stages: [ { type: pacer, rate: \(SummaryValue.quoted(rate)), burst: \(SummaryValue.quoted(burst)) } ]")
+                    lines.append(
+                        "    stages: [ { type: pacer, rate: \(SummaryValue.quoted(rate)), burst: \(SummaryValue.quoted(burst)) } ]"
+                    )
                 }
                 lines.append("    sinks: [ { type: reply } ]")
             }
@@ -60,7 +63,13 @@ struct Serve: AsyncParsableCommand {
         }
         defer { announcer.cancel() }
         try await performRun(
-            file, identity: RunIdentity(command: CommandLine.arguments, configuration: text), title: "serve",
-            baseFolder: FileManager.default.currentDirectoryPath, folder: nil, addresses: addresses, output: output)
+            file,
+            identity: RunIdentity(command: CommandLine.arguments, configuration: text),
+            title: "serve",
+            baseFolder: FileManager.default.currentDirectoryPath,
+            folder: nil,
+            addresses: addresses,
+            output: output
+        )
     }
 }

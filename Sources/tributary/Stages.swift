@@ -7,7 +7,8 @@ struct Stages: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "List the stages, or one stage's options.")
     @Argument(
         help: "A stage's type.",
-        completion: .custom { _, _, _ in StageRegistry.standard.descriptions.map(\.typeName) })
+        completion: .custom { _, _, _ in StageRegistry.standard.descriptions.map(\.typeName) }
+    )
     var name: String?
     @Flag(help: "As JSON.")
     var json = false
@@ -59,7 +60,8 @@ extension StageDescription {
                             (key: "default", value: option.defaultValue.map { .text($0) } ?? .null),
                             (key: "limits", value: option.limits.map { .text($0) } ?? .null),
                         ])
-                    })
+                    }
+                )
             ),
         ])
     }

@@ -75,7 +75,8 @@ actor ProgressDisplay {
             let filled = Int((share * 24).rounded(.down))
             let bar = String(repeating: "█", count: filled) + String(repeating: "·", count: 24 - filled)
             let name = source.name.padding(toLength: 10, withPad: " ", startingAt: 0)
-            return "  \(name) \(bar) \(decimal(Double(source.byteCount) / 1e6, 2)) MB  \(decimal(source.rate / 1e6, 2)) Mbit/s"
+            return
+                "  \(name) \(bar) \(decimal(Double(source.byteCount) / 1e6, 2)) MB  \(decimal(source.rate / 1e6, 2)) Mbit/s"
         }
         return ["\(title)  \(status(state))"] + rows
     }

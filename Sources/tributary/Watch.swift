@@ -38,7 +38,9 @@ struct Watch: AsyncParsableCommand {
         guard !urls.isEmpty else { throw ValidationError("name at least one URL") }
         var lines = ["run: { duration: \(SummaryValue.quoted(duration)) }", "pipelines:", "  client:", "    sources:"]
         let names = urls.indices.map { urls.count <= 26 ? String(UnicodeScalar(UInt8(97 + $0))) : "s\($0)" }
-        for (name, url) in zip(names, urls) { lines.append("      - { name: \(name), url: \(SummaryValue.quoted(url)) }") }
+        for (name, url) in zip(names, urls) {
+            lines.append("      - { name: \(name), url: \(SummaryValue.quoted(url)) }")
+        }
         lines.append("    capture: { type: movie, chunk: \(SummaryValue.quoted(chunk)), window: \(window) }")
         let stage = scheduler.hasPrefix("{") ? scheduler : "{ type: \(SummaryValue.quoted(scheduler)) }"
         lines.append("    stages: [ \(stage), { type: fetch } ]")
@@ -55,7 +57,12 @@ struct Watch: AsyncParsableCommand {
         let file = try RunFile(composed: text, name: "watch")
         let title = URL(filePath: urls[0]).deletingPathExtension().lastPathComponent
         try await performRun(
-            file, identity: RunIdentity(command: CommandLine.arguments, configuration: text), title: title,
-            baseFolder: current, folder: runs + "/" + Run.folderName("watch-" + title), output: output)
+            file,
+            identity: RunIdentity(command: CommandLine.arguments, configuration: text),
+            title: title,
+            baseFolder: current,
+            folder: runs + "/" + Run.folderName("watch-" + title),
+            output: output
+        )
     }
 }

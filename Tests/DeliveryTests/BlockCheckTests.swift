@@ -17,7 +17,12 @@ struct BlockCheckTests {
         builder.append(Array(object[70_000...]))
         digests = builder.finish()
         offer = Offer(
-            byteCount: UInt64(object.count), modified: 0, blockByteCount: 65_536, digest: digests.whole, root: digests.root)
+            byteCount: UInt64(object.count),
+            modified: 0,
+            blockByteCount: 65_536,
+            digest: digests.whole,
+            root: digests.root
+        )
     }
 
     private func wholeList() -> DigestList {
@@ -73,13 +78,20 @@ struct BlockCheckTests {
         #expect(check.heldByteCount == 0)
     }
 
-    @Test("a wrong block is laid to the one source that sent it, before or after the digests came", arguments: [true, false])
+    @Test(
+        "a wrong block is laid to the one source that sent it, before or after the digests came",
+        arguments: [true, false]
+    )
     func oneCulprit(listFirst: Bool) {
         var check = BlockCheck(byteCount: UInt64(object.count))
         var bad = Array(object[65_536..<131_072])
         bad[5] ^= 1
         let early = check.add(
-            bad.span.bytes, at: 65_536, from: 3, digests: listFirst ? wholeList() : DigestList(offer: offer))
+            bad.span.bytes,
+            at: 65_536,
+            from: 3,
+            digests: listFirst ? wholeList() : DigestList(offer: offer)
+        )
         let wrong = listFirst ? early : check.judgeWaiting(wholeList())
         #expect(wrong.map(\.block) == [1])
         #expect(wrong.first?.paths == [3])

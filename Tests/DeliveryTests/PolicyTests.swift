@@ -36,7 +36,12 @@ struct PolicyTests {
     func contract() {
         func check(_ scheduler: some Scheduler) {
             let trace = Contract.check(
-                scheduler, packets: requests(40), until: Timestamp(nanoseconds: 10_000_000_000), learning: up(2), react: answer)
+                scheduler,
+                packets: requests(40),
+                until: Timestamp(nanoseconds: 10_000_000_000),
+                learning: up(2),
+                react: answer
+            )
             #expect(trace.violations.isEmpty)
             #expect(trace.passed.map(\.packet.sequence).sorted() == (0..<40).map(UInt64.init))
             #expect(trace.passed.allSatisfy { $0.packet.kind == .request && $0.packet.path < 2 })
@@ -52,8 +57,12 @@ struct PolicyTests {
     @Test("alternate gives chunk k to source k mod N")
     func alternate() {
         let trace = Contract.check(
-            stage(Alternate.self, ["mode": "lock_step"], sources: 3), packets: requests(9), until: .zero,
-            learning: up(3), react: answer)
+            stage(Alternate.self, ["mode": "lock_step"], sources: 3),
+            packets: requests(9),
+            until: .zero,
+            learning: up(3),
+            react: answer
+        )
         #expect(trace.passed.map(\.packet.path) == [0, 1, 2, 0, 1, 2, 0, 1, 2])
     }
 
@@ -61,15 +70,25 @@ struct PolicyTests {
     func weighted() {
         // The sequence of the algorithm's own description: a a b a c a a.
         let trace = Contract.check(
-            stage(Weighted.self, ["outstanding": "64"], sources: 3), packets: requests(7), until: .zero, learning: up(3))
-        #expect(trace.passed.sorted { $0.packet.sequence < $1.packet.sequence }.map(\.packet.path) == [0, 0, 1, 0, 2, 0, 0])
+            stage(Weighted.self, ["outstanding": "64"], sources: 3),
+            packets: requests(7),
+            until: .zero,
+            learning: up(3)
+        )
+        #expect(
+            trace.passed.sorted { $0.packet.sequence < $1.packet.sequence }.map(\.packet.path) == [0, 0, 1, 0, 2, 0, 0]
+        )
     }
 
     @Test("the delay of alternate stands between the end of a chunk and the next request")
     func delay() {
         let trace = Contract.check(
-            stage(Alternate.self, ["mode": "lock_step", "delay": "100ms"]), packets: requests(3),
-            until: Timestamp(nanoseconds: 1_000_000_000), learning: up(2), react: answer)
+            stage(Alternate.self, ["mode": "lock_step", "delay": "100ms"]),
+            packets: requests(3),
+            until: Timestamp(nanoseconds: 1_000_000_000),
+            learning: up(2),
+            react: answer
+        )
         #expect(trace.passed.map(\.at.nanoseconds) == [0, 100_000_000, 200_000_000])
     }
 
@@ -77,7 +96,10 @@ struct PolicyTests {
     func failure() {
         var didFail = false
         let trace = Contract.check(
-            stage(Single.self, ["source": "s0"]), packets: requests(1), until: .zero, learning: up(1)
+            stage(Single.self, ["source": "s0"]),
+            packets: requests(1),
+            until: .zero,
+            learning: up(1)
         ) { packets, now in
             guard let first = packets.first, !didFail else { return answer(packets, now) }
             didFail = true
@@ -89,7 +111,9 @@ struct PolicyTests {
     @Test("a source without progress becomes suspect after a second, its chunk is hedged, and the loser cancelled")
     func suspect() {
         let trace = Contract.check(
-            stage(Pull.self, ["outstanding": "1"]), packets: requests(2), until: Timestamp(nanoseconds: 3_000_000_000),
+            stage(Pull.self, ["outstanding": "1"]),
+            packets: requests(2),
+            until: Timestamp(nanoseconds: 3_000_000_000),
             learning: up(2)
         ) { packets, now in
             // Source 1 never answers.
@@ -104,26 +128,39 @@ struct PolicyTests {
         #expect(
             trace.reports.contains {
                 if case .source(let report) = $0 { report.event == .suspect && report.path == 1 } else { false }
-            })
+            }
+        )
     }
 
     @Test("progress clears a suspect source")
     func recovery() {
         let scheduler = stage(Pull.self, ["outstanding": "1"])
         let trace = Contract.check(
-            scheduler, packets: requests(3), until: Timestamp(nanoseconds: 1_500_000_000), learning: up(2)
+            scheduler,
+            packets: requests(3),
+            until: Timestamp(nanoseconds: 1_500_000_000),
+            learning: up(2)
         ) { packets, now in
             guard now.nanoseconds >= 1_000_000_000, packets.contains(where: { $0.kind == .hedge }) else { return [] }
             return [
                 .path(
                     PathReport(
-                        path: 1, time: Timestamp(nanoseconds: now.nanoseconds + 1), deliveredByteCount: 500,
-                        outstandingByteCount: 500, outstandingRequestCount: 1, rate: 0, latency: 0,
-                        lastProgress: Timestamp(nanoseconds: now.nanoseconds + 1)))
+                        path: 1,
+                        time: Timestamp(nanoseconds: now.nanoseconds + 1),
+                        deliveredByteCount: 500,
+                        outstandingByteCount: 500,
+                        outstandingRequestCount: 1,
+                        rate: 0,
+                        latency: 0,
+                        lastProgress: Timestamp(nanoseconds: now.nanoseconds + 1)
+                    )
+                )
             ]
         }
         // Both were silent for a second; one has answered.
-        #expect(trace.reports.count { if case .source(let report) = $0 { report.event == .suspect } else { false } } == 2)
+        #expect(
+            trace.reports.count { if case .source(let report) = $0 { report.event == .suspect } else { false } } == 2
+        )
     }
 
     @Test("single refuses a source that is not there, and says who is")

@@ -83,7 +83,10 @@ struct RecoveryTests {
 
 @Suite("Token bucket")
 struct TokenBucketTests {
-    @Test("sends at its rate exactly, from totals", arguments: [(300_000, 1_168), (8_000_000, 4_096), (7, 1)] as [(UInt64, UInt64)])
+    @Test(
+        "sends at its rate exactly, from totals",
+        arguments: [(300_000, 1_168), (8_000_000, 4_096), (7, 1)] as [(UInt64, UInt64)]
+    )
     func rate(bits: UInt64, size: UInt64) {
         var bucket = TokenBucket(rate: BitRate(bitsPerSecond: bits), burst: size)
         var now = Timestamp.zero
@@ -134,7 +137,9 @@ struct SourceEstimateTests {
     func trickle() {
         var estimate = SourceEstimate()
         estimate.requested(at: .zero)
-        for second in 1...100 as ClosedRange<Int64> { estimate.received(1, at: Timestamp(nanoseconds: second * 1_000_000_000)) }
+        for second in 1...100 as ClosedRange<Int64> {
+            estimate.received(1, at: Timestamp(nanoseconds: second * 1_000_000_000))
+        }
         #expect(estimate.lastProgress == .zero)
     }
 }
@@ -148,7 +153,9 @@ extension TokenBucketTests {
         var last = Timestamp.zero
         for _ in 0..<10_000 {
             let earliest = bucket.earliest(for: 1_000, at: now)
-            if earliest > now { now = Timestamp(nanoseconds: earliest.nanoseconds + Int64.random(in: 0...9_000_000, using: &generator)) }
+            if earliest > now {
+                now = Timestamp(nanoseconds: earliest.nanoseconds + Int64.random(in: 0...9_000_000, using: &generator))
+            }
             last = max(last, now)
             bucket.sent(1_000, at: now)
         }

@@ -7,15 +7,22 @@ struct WireTests {
     @Test("the header's bytes are those of its table")
     func vector() throws {
         let header = WireHeader(
-            .data, flags: .response, flow: 0x0102_0304, sequence: 0x1112_1314_1516_1718, sendTime: 0x2122_2324_2526_2728,
-            objectOffset: 0x3132_3334_3536, payloadByteCount: 0x4142)
+            .data,
+            flags: .response,
+            flow: 0x0102_0304,
+            sequence: 0x1112_1314_1516_1718,
+            sendTime: 0x2122_2324_2526_2728,
+            objectOffset: 0x3132_3334_3536,
+            payloadByteCount: 0x4142
+        )
         var bytes: [UInt8] = []
         header.append(to: &bytes)
         #expect(
             bytes == [
                 0x54, 0x42, 0x14, 0x01, 0x01, 0x02, 0x03, 0x04, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18,
                 0x21, 0x22, 0x23, 0x24, 0x25, 0x26, 0x27, 0x28, 0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x41, 0x42,
-            ])
+            ]
+        )
         #expect(try WireHeader.read(bytes.span.bytes) == header)
         var stored = [UInt8](repeating: 0, count: 32)
         unsafe stored.withUnsafeMutableBytes { unsafe header.store(into: $0) }
@@ -70,7 +77,9 @@ struct WireTests {
 
     @Test("a HELLO over UDP has 1,200 bytes, a request of 90 ranges fits in as many")
     func sizes() {
-        #expect(Hello(name: [1]).message(flow: 0, sequence: 0, sendTime: 0, paddedTo: helloDatagramByteCount).count == 1_200)
+        #expect(
+            Hello(name: [1]).message(flow: 0, sequence: 0, sendTime: 0, paddedTo: helloDatagramByteCount).count == 1_200
+        )
         let ranges = (0..<UInt64(RangeRequest.rangeLimit)).map { $0 * 10..<$0 * 10 + 1 }
         #expect(RangeRequest(id: 1, ranges: ranges).message(flow: 0, sequence: 0, sendTime: 0).count <= 1_200)
         let digests = [UInt8](repeating: 1, count: 32 * BlocksAnswer.datagramLimit)
@@ -82,7 +91,9 @@ struct WireTests {
         var generator = SeededGenerator(seed: 7)
         var accepted = 0
         for _ in 0..<100_000 {
-            var bytes = (0..<Int.random(in: 0...120, using: &generator)).map { _ in UInt8.random(in: 0...255, using: &generator) }
+            var bytes = (0..<Int.random(in: 0...120, using: &generator)).map { _ in
+                UInt8.random(in: 0...255, using: &generator)
+            }
             if bytes.count > 20, Bool.random(using: &generator) { bytes.replaceSubrange(16..<20, with: [0, 0, 0, 1]) }
             let span = bytes.span.bytes
             if Hello(span) != nil { accepted += 1 }
@@ -104,7 +115,8 @@ struct WireTests {
             ("./a", .leavesFolder), ("a//b", .leavesFolder), ("a/", .leavesFolder), ("a\u{0}b", .nul),
             ("a\nb", .controlCharacter), ("a\\b", .controlCharacter), (String(repeating: "x", count: 300), .tooLong),
             (String(repeating: "x/", count: 600) + "y", .tooLong),
-        ] as [(String, ObjectName.Refusal)])
+        ] as [(String, ObjectName.Refusal)]
+    )
     func names(name: String, refusal: ObjectName.Refusal) {
         #expect(throws: refusal) { try ObjectName(Array(name.utf8)) }
     }
@@ -145,8 +157,11 @@ struct SourceURLTests {
 
     @Test(
         "or refused with a reason",
-        arguments: ["", "tcp:/x", "http://h:1/x", "tcp://h/x", "tcp://h:0/x", "tcp://h:70000/x", "tcp://h:1", "tcp://h:1/",
-            "tcp://::1:5/x", "tcp://@/x", "tcp://h:1/%zz", "tcp://h:1/%1"])
+        arguments: [
+            "", "tcp:/x", "http://h:1/x", "tcp://h/x", "tcp://h:0/x", "tcp://h:70000/x", "tcp://h:1", "tcp://h:1/",
+            "tcp://::1:5/x", "tcp://@/x", "tcp://h:1/%zz", "tcp://h:1/%1",
+        ]
+    )
     func bad(text: String) {
         #expect(throws: SourceURL.Mistake.self) { try SourceURL(text) }
     }

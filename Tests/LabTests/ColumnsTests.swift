@@ -28,7 +28,8 @@ struct ColumnsTests {
                 2 0 0 0
                 3 1 0 1
 
-                """)
+                """
+        )
         #expect(
             columns.text(.bytes, perSource: false) == """
                 # seconds total
@@ -37,7 +38,8 @@ struct ColumnsTests {
                 2 250
                 3 320
 
-                """)
+                """
+        )
         #expect(Columns(table, interval: 250_000_000).text(.chunks, perSource: false).contains("\n0.75 1\n"))
     }
 
@@ -51,7 +53,10 @@ struct ColumnsTests {
         #expect(read.rows.count == 2)
         #expect(read.badLines.map(\.line) == [4, 5])
         #expect(read.badLines[0].description.hasPrefix("x.csv:4: error: expected whole numbers, found '2,0,a,150,many"))
-        #expect(ChunkTable(data: Data("seq,length\n1,2\n".utf8), file: "x").badLines.first?.message == "the header has no column 'source'")
+        #expect(
+            ChunkTable(data: Data("seq,length\n1,2\n".utf8), file: "x").badLines.first?.message
+                == "the header has no column 'source'"
+        )
         #expect(ChunkTable(data: Data(), file: "x").rows.isEmpty)
     }
 
@@ -95,7 +100,14 @@ struct OverridesTests {
         func scalar(_ text: String) -> ConfigNode { .scalar(text, mark) }
         let stage = ConfigNode.mapping([("type", mark, scalar("pull")), ("outstanding", mark, scalar("2"))], mark)
         let root = ConfigNode.mapping(
-            [("pipelines", mark, .mapping([("client", mark, .mapping([("stages", mark, .sequence([stage], mark))], mark))], mark))], mark)
+            [
+                (
+                    "pipelines", mark,
+                    .mapping([("client", mark, .mapping([("stages", mark, .sequence([stage], mark))], mark))], mark)
+                )
+            ],
+            mark
+        )
         var problems: [ConfigProblem] = []
         let changes = Overrides(.mapping([(place, mark, scalar(value))], mark), problems: &problems)
         return (changes.apply(to: root, problems: &problems), problems.map(\.message))

@@ -8,7 +8,11 @@ struct RunFileTests {
     private func problems(_ text: String, driver: DriverKind? = nil) throws -> [String] {
         var problems: [ConfigProblem] = []
         let file = RunFile(
-            try readYAML(text, file: "lab.yaml"), registry: .standard, driver: driver, problems: &problems)
+            try readYAML(text, file: "lab.yaml"),
+            registry: .standard,
+            driver: driver,
+            problems: &problems
+        )
         #expect((file == nil) == !problems.isEmpty)
         return problems.map(\.description)
     }
@@ -29,7 +33,8 @@ struct RunFileTests {
                   - { type: playout }
                 sink:
                   - { type: playout, preset: exoplayer }
-            """)
+            """
+        )
         #expect(
             found == [
                 "lab.yaml:1:16: error: 'driver': expected one of real, virtual (did you mean 'virtual'?), found 'virtuel'",
@@ -43,7 +48,8 @@ struct RunFileTests {
                 "lab.yaml:9:23: error: unknown option 'peice'; did you mean 'piece'?",
                 "lab.yaml:10:17: error: 'playout' is a sink; here stands a scheduler or transport",
                 "lab.yaml:11:5: error: unknown key 'sink' in pipeline 'client'; did you mean 'sinks'?",
-            ])
+            ]
+        )
     }
 
     @Test("pipelines are checked together: ports, links, cycles, time")
@@ -69,28 +75,34 @@ struct RunFileTests {
         #expect(
             try problems("pipelines:\n" + server("a", "127.0.0.1:5000") + server("b", "127.0.0.1:5000")) == [
                 "lab.yaml:6:14: error: listens at tcp 127.0.0.1:5000, as does the stage at 3:14"
-            ])
+            ]
+        )
         #expect(try problems("pipelines:\n" + server("a", "127.0.0.1:0") + server("b", "127.0.0.1:0")) == [])
         #expect(
             try problems("pipelines:\n" + client("tcp://@srv/x") + server("serv", "127.0.0.1:0")) == [
                 "lab.yaml:3:16: error: no pipeline is called 'srv'; did you mean 'serv'?"
-            ])
+            ]
+        )
         #expect(
             try problems("pipelines:\n" + client("udp://@serv/x") + server("serv", "127.0.0.1:0")) == [
                 "lab.yaml:3:16: error: pipeline 'serv' does not listen for udp"
-            ])
+            ]
+        )
         #expect(
             try problems("pipelines:\n" + client("ftp://host:1/x")) == [
                 "lab.yaml:5:33: error: source 'a': 'ftp://host:1/x': unknown scheme 'ftp'; expected tcp://HOST:PORT/OBJECT or udp://HOST:PORT/OBJECT"
-            ])
+            ]
+        )
         #expect(
             try problems("pipelines:\n" + client("tcp://@client/x")).contains {
                 $0.contains("the links between pipelines form a cycle: client → client")
-            })
+            }
+        )
         #expect(
             try problems("pipelines:\n" + client("tcp://h:1/x"), driver: .virtual) == [
                 "lab.yaml:5:33: error: 'fetch' needs sockets and real time; the driver is virtual"
-            ])
+            ]
+        )
     }
 
     @Test("a stage that needs bytes does not stand behind one that gives sizes only")
@@ -103,7 +115,8 @@ struct RunFileTests {
                 capture: { type: movie, chunks: 1 }
                 stages: [ { type: single }, { type: link } ]
                 sinks: [ { type: file, path: x } ]
-            """)
+            """
+        )
         #expect(found == ["lab.yaml:6:14: error: 'file' needs bytes, and 'link' before it gives only sizes"])
     }
 
@@ -111,7 +124,8 @@ struct RunFileTests {
         "a broken file is a problem with a position",
         arguments: [
             ("pipelines: {client: [", 1), ("run: {}\nrun: {}", 2), ("a: b: c", 1), ("", 1), ("pipelines:\n\t- x", 2),
-        ])
+        ]
+    )
     func broken(text: String, line: Int) {
         do throws(ConfigProblem) {
             var problems: [ConfigProblem] = []

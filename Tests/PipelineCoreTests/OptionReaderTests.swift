@@ -18,7 +18,8 @@ struct OptionReaderTests {
                 "'count' must be 1 to 9, found 0",
                 "missing 'size': size (64KiB, 2MB, 1500B)",
                 "unknown option 'colour'; did you mean 'color'?",
-            ])
+            ]
+        )
     }
 
     @Test("reading nothing gives the reference page")

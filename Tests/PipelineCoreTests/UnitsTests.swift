@@ -7,12 +7,16 @@ struct UnitsTests {
         "rates are read with their unit",
         arguments: [
             ("800Mbit/s", 800_000_000), ("1.5Gbit/s", 1_500_000_000), ("9bit/s", 9), ("64kbit/s", 64_000),
-        ] as [(String, UInt64)])
+        ] as [(String, UInt64)]
+    )
     func rate(text: String, bits: UInt64) throws {
         #expect(try BitRate.read(text).get().bitsPerSecond == bits)
     }
 
-    @Test("a value without its unit, or out of all bounds, is refused", arguments: ["100", "-1Mbit/s", "1e300Gbit/s", "Mbit/s", "nanMbit/s"])
+    @Test(
+        "a value without its unit, or out of all bounds, is refused",
+        arguments: ["100", "-1Mbit/s", "1e300Gbit/s", "Mbit/s", "nanMbit/s"]
+    )
     func badRate(text: String) {
         #expect(throws: OptionMismatch.self) { try BitRate.read(text).get() }
     }
@@ -30,7 +34,10 @@ struct UnitsTests {
         #expect(throws: OptionMismatch.self) { try ByteCount.read("infB").get() }
     }
 
-    @Test("what is written is read as the same", arguments: [1, 999, 1_000, 65_536, 1_500_000, 8_000_000_000] as [UInt64])
+    @Test(
+        "what is written is read as the same",
+        arguments: [1, 999, 1_000, 65_536, 1_500_000, 8_000_000_000] as [UInt64]
+    )
     func roundTrip(value: UInt64) throws {
         #expect(try BitRate.read(BitRate(bitsPerSecond: value).written).get().bitsPerSecond == value)
         #expect(try ByteCount.read(ByteCount(value).written).get().bytes == value)

@@ -59,7 +59,8 @@ struct MP4Tests {
     @Test(
         "equals ffprobe -show_packets",
         .enabled(if: program("ffmpeg") != nil && program("ffprobe") != nil, "needs ffmpeg and ffprobe"),
-        arguments: layouts)
+        arguments: layouts
+    )
     func ffprobe(layout: (String, [String])) throws {
         let folder = FileManager.default.temporaryDirectory.appending(path: "mp4-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -70,14 +71,21 @@ struct MP4Tests {
             [
                 "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=128x96:rate=25:duration=3", "-f", "lavfi", "-i",
                 "sine=frequency=440:sample_rate=48000:duration=3", "-itsoffset", "0.5", "-f", "lavfi", "-i",
-                "sine=frequency=880:sample_rate=48000:duration=2", "-c:v", "libx264", "-preset", "ultrafast", "-bf", "2",
+                "sine=frequency=880:sample_rate=48000:duration=2", "-c:v", "libx264", "-preset", "ultrafast", "-bf",
+                "2",
                 "-g", "25", "-pix_fmt", "yuv420p", "-c:a", "aac", "-threads", "1",
             ] + (layout.1.contains("-map") ? [] : ["-map", "0:v"] + (layout.1.contains("-an") ? [] : ["-map", "1:a"]))
-                + layout.1 + [file])
+                + layout.1 + [file]
+        )
         let bytes = [UInt8](try Data(contentsOf: URL(filePath: file)))
         let (movie, indexEnd) = try #require(try read(bytes))
         let json = try output(
-            of: "ffprobe", ["-v", "error", "-show_packets", "-show_entries", "packet=stream_index,pts,size,pos,flags", "-of", "json", file])
+            of: "ffprobe",
+            [
+                "-v", "error", "-show_packets", "-show_entries", "packet=stream_index,pts,size,pos,flags", "-of",
+                "json", file,
+            ]
+        )
         struct Answer: Decodable { var packets: [Packet] }
         let packets = try JSONDecoder().decode(Answer.self, from: json).packets
 
@@ -149,7 +157,10 @@ struct MP4Tests {
         #expect(builder.wantedOffset == nil)
     }
 
-    @Test("every truncation is an index that is not there yet, or a sample that is not: never a trap", arguments: [true, false])
+    @Test(
+        "every truncation is an index that is not there yet, or a sample that is not: never a trap",
+        arguments: [true, false]
+    )
     func truncations(moovFirst: Bool) throws {
         let bytes = TinyMP4.file(moovFirst: moovFirst)
         let whole = try #require(try read(bytes))
@@ -165,7 +176,10 @@ struct MP4Tests {
         }
     }
 
-    @Test("20,000 mutations of a progressive and a fragmented file give an index or a clear error", arguments: [1, 2, 3, 4])
+    @Test(
+        "20,000 mutations of a progressive and a fragmented file give an index or a clear error",
+        arguments: [1, 2, 3, 4]
+    )
     func mutations(seed: UInt64) {
         var generator = SeededGenerator(seed: seed)
         let originals = [TinyMP4.file(moovFirst: true), TinyMP4.file(moovFirst: false), TinyMP4.fragmented()]
@@ -215,7 +229,11 @@ struct MP4Tests {
     @Test(
         "real movies have the length that their makers say",
         .enabled(if: FileManager.default.fileExists(atPath: mediaFolder.path), "needs the shared media"),
-        arguments: [("bbb_5s_720p_moov-at-end.mp4", 5.31), ("bbb_60s_360p_faststart.mp4", 60.0), ("bbb_20s_360p_fragmented.mp4", 20.0)])
+        arguments: [
+            ("bbb_5s_720p_moov-at-end.mp4", 5.31), ("bbb_60s_360p_faststart.mp4", 60.0),
+            ("bbb_20s_360p_fragmented.mp4", 20.0),
+        ]
+    )
     func real(name: String, seconds: Double) throws {
         let bytes = [UInt8](try Data(contentsOf: Self.mediaFolder.appending(path: name)))
         let (movie, end) = try #require(try read(bytes))
@@ -230,9 +248,14 @@ struct MP4Tests {
 
 /// Writes MP4s of ten samples of 100 bytes, 40 ms each: just what a reader needs, by hand.
 enum TinyMP4 {
-    private static func box(_ type: String, _ content: [UInt8]) -> [UInt8] { word(8 + content.count) + Array(type.utf8) + content }
+    private static func box(_ type: String, _ content: [UInt8]) -> [UInt8] {
+        word(8 + content.count) + Array(type.utf8) + content
+    }
     private static func word(_ value: Int) -> [UInt8] {
-        [UInt8(truncatingIfNeeded: value >> 24), UInt8(truncatingIfNeeded: value >> 16), UInt8(truncatingIfNeeded: value >> 8), UInt8(truncatingIfNeeded: value)]
+        [
+            UInt8(truncatingIfNeeded: value >> 24), UInt8(truncatingIfNeeded: value >> 16),
+            UInt8(truncatingIfNeeded: value >> 8), UInt8(truncatingIfNeeded: value),
+        ]
     }
     private static let fileType = box("ftyp", Array("isom".utf8) + word(0) + Array("isommp41".utf8))
     private static func zeros(_ count: Int) -> [UInt8] { Array(repeating: 0, count: count) }
@@ -251,9 +274,16 @@ enum TinyMP4 {
             + box("hdlr", word(0) + word(0) + Array("vide".utf8) + zeros(13))
             + box("minf", box("stbl", tables))
         let edit = box("edts", box("elst", word(0) + word(1) + word(400) + word(0) + word(0x1_0000)))
-        let track = box("trak", box("tkhd", word(0) + word(0) + word(0) + word(1) + zeros(68)) + edit + box("mdia", media))
+        let track = box(
+            "trak",
+            box("tkhd", word(0) + word(0) + word(0) + word(1) + zeros(68)) + edit + box("mdia", media)
+        )
         let extends = box("mvex", box("trex", word(0) + word(1) + word(1) + word(40) + word(100) + word(0)))
-        return box("moov", box("mvhd", word(0) + word(0) + word(0) + word(1_000) + word(400) + zeros(80)) + track + (fragmented ? extends : []))
+        return box(
+            "moov",
+            box("mvhd", word(0) + word(0) + word(0) + word(1_000) + word(400) + zeros(80)) + track
+                + (fragmented ? extends : [])
+        )
     }
 
     static func file(moovFirst: Bool) -> [UInt8] {
@@ -272,7 +302,12 @@ enum TinyMP4 {
                 let run = box("trun", word(0x201) + word(5) + word(offset) + (0..<5).flatMap { _ in word(100) })
                 return box(
                     "moof",
-                    box("mfhd", word(0) + word(part)) + box("traf", box("tfhd", word(0x20000) + word(1)) + box("tfdt", word(0) + word(part * 200)) + run))
+                    box("mfhd", word(0) + word(part))
+                        + box(
+                            "traf",
+                            box("tfhd", word(0x20000) + word(1)) + box("tfdt", word(0) + word(part * 200)) + run
+                        )
+                )
             }
             bytes += moof(moof(0).count + 8) + box("mdat", Array(repeating: 0xCD, count: 500))
         }

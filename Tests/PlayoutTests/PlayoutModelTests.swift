@@ -4,7 +4,10 @@ import Testing
 
 /// Plays chunks of equal media length that come at given times, in order of time.
 private func play(
-    _ arrivals: [Int64], chunk: Int64, start: Int64 = 0, resume: Int64 = 0
+    _ arrivals: [Int64],
+    chunk: Int64,
+    start: Int64 = 0,
+    resume: Int64 = 0
 ) -> (summary: PlaybackSummary, margin: Int64) {
     var model = PlayoutModel(.init(start: start, resume: resume))
     var there = [Bool](repeating: false, count: arrivals.count)
@@ -13,12 +16,19 @@ private func play(
         there[index] = true
         while prefix < there.count, there[prefix] { prefix += 1 }
         model.advance(
-            to: Timestamp(nanoseconds: arrivals[index]), playable: Int64(prefix) * chunk, isComplete: prefix == there.count)
+            to: Timestamp(nanoseconds: arrivals[index]),
+            playable: Int64(prefix) * chunk,
+            isComplete: prefix == there.count
+        )
     }
     let now = Timestamp(nanoseconds: arrivals.max() ?? 0)
     let end = model.playOut(from: now) ?? now
     let summary = PlaybackSummary(
-        model.transitions, pressed: .zero, end: end, mediaPlayed: model.playhead(at: end))
+        model.transitions,
+        pressed: .zero,
+        end: end,
+        mediaPlayed: model.playhead(at: end)
+    )
     return (summary, model.deliveryMargin)
 }
 
@@ -126,12 +136,19 @@ struct PlayoutModelTests {
                 transitions.append(.init(kind: .resumed, time: Timestamp(nanoseconds: now), media: now - startup))
             }
             return PlaybackSummary(
-                transitions, pressed: .zero, end: Timestamp(nanoseconds: now), mediaPlayed: media)
+                transitions,
+                pressed: .zero,
+                end: Timestamp(nanoseconds: now),
+                mediaPlayed: media
+            )
         }
         let second: Int64 = 1_000_000_000
         #expect(abs(summary(startup: 0, stalls: [], media: second).hossfeldMOS - 5.0) < 1e-9)
         #expect(abs(summary(startup: 0, stalls: [second], media: second).hossfeldMOS - 3.991) < 1e-3)
-        #expect(abs(summary(startup: 0, stalls: [3 * second, 3 * second, 3 * second], media: second).hossfeldMOS - 2.013) < 1e-3)
+        #expect(
+            abs(summary(startup: 0, stalls: [3 * second, 3 * second, 3 * second], media: second).hossfeldMOS - 2.013)
+                < 1e-3
+        )
         #expect(abs(summary(startup: 0, stalls: [], media: second).mokMOS - 4.23) < 1e-9)
         // 2 s of start-up, 0.05 stalls a second of 3 s.
         #expect(abs(summary(startup: 2 * second, stalls: [3 * second], media: 20 * second).mokMOS - 2.5056) < 1e-3)
@@ -145,11 +162,18 @@ struct StallDiagnosisTests {
     @Test("each cause is told from what is known")
     func causes() {
         func cause(
-            _ missing: MissingChunk?, dead: Bool = false, latency: Int64 = 0, held: Int = 0
+            _ missing: MissingChunk?,
+            dead: Bool = false,
+            latency: Int64 = 0,
+            held: Int = 0
         ) -> StallCause {
             StallDiagnosis(
-                missing: missing, isSourceDead: dead, latency: latency, heldByteCount: UInt64(held) * 10,
-                heldChunkCount: held, at: Timestamp(nanoseconds: 100)
+                missing: missing,
+                isSourceDead: dead,
+                latency: latency,
+                heldByteCount: UInt64(held) * 10,
+                heldChunkCount: held,
+                at: Timestamp(nanoseconds: 100)
             ).cause
         }
         #expect(cause(missing) == .slowSource)

@@ -5,22 +5,31 @@ import Testing
 
 @Suite("Real commands", .tags(.real), .serialized)
 struct RealCommandTests {
-    private func run(_ arguments: [String], in folder: String) throws -> (status: CInt, output: String, errors: String) {
+    private func run(_ arguments: [String], in folder: String) throws -> (status: CInt, output: String, errors: String)
+    {
         try Program(arguments, in: folder).end()
     }
 
     /// A server and a client of it that will be at it for a while, started and seen to have begun.
     private func slowRun(_ scratch: Scratch) throws -> (program: Program, folder: String, server: Program) {
         try scratch.file("m.bin", byteCount: 2_000_000)
-        let server = try Program(["serve", scratch.path, "--tcp", "127.0.0.1:0", "--rate", "2Mbit/s", "--quiet"], in: scratch.path)
+        let server = try Program(
+            ["serve", scratch.path, "--tcp", "127.0.0.1:0", "--rate", "2Mbit/s", "--quiet"],
+            in: scratch.path
+        )
         let address = String(server.line().dropFirst(4))
         let program = try Program(
-            ["watch", "tcp://\(address)/m.bin", "--chunk", "16KiB", "--bitrate", "2Mbit/s", "--out", "m.out", "--quiet", "--runs", "runs"],
-            in: scratch.path)
+            [
+                "watch", "tcp://\(address)/m.bin", "--chunk", "16KiB", "--bitrate", "2Mbit/s", "--out", "m.out",
+                "--quiet", "--runs", "runs",
+            ],
+            in: scratch.path
+        )
         let began = ContinuousClock.now
         while began.duration(to: .now) < .seconds(30) {
             let folders = (try? FileManager.default.contentsOfDirectory(atPath: scratch.path + "/runs")) ?? []
-            if let folder = folders.first.map({ scratch.path + "/runs/" + $0 }), let table = try? ChunkTable(path: folder),
+            if let folder = folders.first.map({ scratch.path + "/runs/" + $0 }),
+                let table = try? ChunkTable(path: folder),
                 table.rows.count >= 3
             {
                 return (program, folder, server)
@@ -68,7 +77,8 @@ struct RealCommandTests {
     func status() throws {
         let scratch = try Scratch()
         try Data("pipelines: { c: { capture: { type: movi }, sinks: [] } }\n".utf8).write(
-            to: URL(filePath: scratch.path + "/bad.yaml"))
+            to: URL(filePath: scratch.path + "/bad.yaml")
+        )
         let checked = try run(["check", "bad.yaml"], in: scratch.path)
         #expect(checked.status == 65)
         #expect(
@@ -76,8 +86,12 @@ struct RealCommandTests {
                 bad.yaml:1:36: error: no capture is called 'movi'; did you mean 'movie'?
                 bad.yaml:1:51: error: pipeline 'c' needs at least one sink
 
-                """)
-        #expect(try run(["check", "none.yaml"], in: scratch.path).errors == "none.yaml:1:1: error: the file cannot be read: No such file or directory\n")
+                """
+        )
+        #expect(
+            try run(["check", "none.yaml"], in: scratch.path).errors
+                == "none.yaml:1:1: error: the file cannot be read: No such file or directory\n"
+        )
         #expect(try run(["run"], in: scratch.path).status == 64)
         #expect(try run(["stages", "pul"], in: scratch.path).errors.contains("did you mean 'pull'?"))
     }
@@ -143,10 +157,20 @@ extension RealCommandTests {
         let ended = try run(["run", "a.yaml", "--quiet", "--out", "out"], in: scratch.path)
         #expect(ended.status == 0, "\(ended.errors)")
         let folder = try #require(FileManager.default.contentsOfDirectory(atPath: scratch.path + "/out").first)
-        let lines = try String(contentsOfFile: scratch.path + "/out/\(folder)/packets.csv", encoding: .utf8).split(separator: "\n")
-        #expect(lines.dropFirst().map { $0.split(separator: ",")[2] } == ["data", "done", "data", "done", "data", "done"])
+        let lines = try String(contentsOfFile: scratch.path + "/out/\(folder)/packets.csv", encoding: .utf8).split(
+            separator: "\n"
+        )
+        #expect(
+            lines.dropFirst().map { $0.split(separator: ",")[2] } == ["data", "done", "data", "done", "data", "done"]
+        )
         #expect(lines[1] == "65536000,link,data,0,0,0,0,65536,0,0,65536000")
-        try Data(text.replacing("after: link", with: "after: lnk").utf8).write(to: URL(filePath: scratch.path + "/b.yaml"))
-        #expect(try run(["check", "b.yaml"], in: scratch.path).errors.contains("'after' names no stage with an output: 'lnk'; did you mean 'link'?"))
+        try Data(text.replacing("after: link", with: "after: lnk").utf8).write(
+            to: URL(filePath: scratch.path + "/b.yaml")
+        )
+        #expect(
+            try run(["check", "b.yaml"], in: scratch.path).errors.contains(
+                "'after' names no stage with an output: 'lnk'; did you mean 'link'?"
+            )
+        )
     }
 }

@@ -31,14 +31,18 @@ struct RealExperimentTests {
                 [
                     "run", Self.pipelines + "/real-near-virtual.yaml", "--out", scratch.path, "--json", "--quiet",
                     "--set", "a.capture.directory=\(scratch.path)", "--set", "b.capture.directory=\(scratch.path)",
-                ], in: scratch.path)
+                ],
+                in: scratch.path
+            )
             let (status, output, errors) = program.end()
             try #require(status == 0, "\(errors)")
             struct Answer: Decodable { var groups: [Row] }
             let rows = try JSONDecoder().decode(Answer.self, from: Data(output.utf8)).groups
             #expect(rows.count == 15)
             #expect(rows.allSatisfy { $0.failed_runs == 0 })
-            let exact = ["lock_step": 14.625, "alternate": 8.375, "pull": 5.0 / 24, "weighted": 1.0 / 24, "earliest": 0]
+            let exact = [
+                "lock_step": 14.625, "alternate": 8.375, "pull": 5.0 / 24, "weighted": 1.0 / 24, "earliest": 0,
+            ]
             misses = rows.compactMap { row in
                 guard let expected = exact[row.arm] else { return "\(row.arm)?" }
                 let margin = row.transport == "virtual" ? 2e-9 : max(0.05 * expected, 0.15)
@@ -68,7 +72,9 @@ struct RealExperimentTests {
                     "--set", "client.sinks.playout={ type: playout, bitrate: 2Mbit/s, start: 1s, resume: 500ms }",
                     "--set", "client.capture.chunk=32KiB",
                     "--set", "a.stages.pacer.rate=1600kbit/s", "--set", "b.stages.pacer.rate=800kbit/s",
-                ], in: scratch.path)
+                ],
+                in: scratch.path
+            )
             let (status, output, errors) = program.end()
             try #require(status == 0, "\(errors)")
             struct Answer: Decodable { var groups: [Row] }
@@ -78,7 +84,8 @@ struct RealExperimentTests {
                 #expect(FileManager.default.contents(atPath: folder + "/movie.mp4").map { [UInt8]($0) } == bytes)
             }
             misses = rows.compactMap { row in
-                let isRight = row.arm == "single" ? row.stall_total_s > 0.5 : row.arm == "dual" ? row.stall_total_s == 0 : true
+                let isRight =
+                    row.arm == "single" ? row.stall_total_s > 0.5 : row.arm == "dual" ? row.stall_total_s == 0 : true
                 return isRight ? nil : "\(row.arm) over \(row.transport): \(row.stall_total_s) s"
             }
             if misses.isEmpty { break }

@@ -61,7 +61,9 @@ final class FaultyServer: Sendable {
         var bytes = [UInt8](repeating: 0, count: count)
         var filled = 0
         while filled < count {
-            let got = unsafe bytes.withUnsafeMutableBytes { unsafe recv(client, $0.baseAddress! + filled, count - filled, 0) }
+            let got = unsafe bytes.withUnsafeMutableBytes {
+                unsafe recv(client, $0.baseAddress! + filled, count - filled, 0)
+            }
             guard got > 0 else { return nil }
             filled += got
         }
@@ -84,12 +86,18 @@ final class FaultyServer: Sendable {
             switch header.type {
             case .hello:
                 let offer = Offer(
-                    byteCount: UInt64(object.count), modified: 0, blockByteCount: 65_536, digest: digests.whole,
-                    root: digests.root)
+                    byteCount: UInt64(object.count),
+                    modified: 0,
+                    blockByteCount: 65_536,
+                    digest: digests.whole,
+                    root: digests.root
+                )
                 guard answer(offer, header.flow) else { return }
             case .blocks:
                 guard let request = BlocksRequest(body.span.bytes) else { return }
-                let part = Array(digests.blocks[Int(request.first) * 32..<(Int(request.first) + Int(request.count)) * 32])
+                let part = Array(
+                    digests.blocks[Int(request.first) * 32..<(Int(request.first) + Int(request.count)) * 32]
+                )
                 guard answer(BlocksAnswer(first: request.first, digests: part), header.flow, .response) else { return }
             case .request:
                 guard let request = RangeRequest(body.span.bytes) else { return }
@@ -107,7 +115,11 @@ final class FaultyServer: Sendable {
             var bytes = Array(object[Int(offset)..<Int(min(offset + 16_384, range.upperBound))])
             var message: [UInt8] = []
             WireHeader(
-                .data, flow: flow, sequence: sequence, sendTime: 0, objectOffset: offset,
+                .data,
+                flow: flow,
+                sequence: sequence,
+                sendTime: 0,
+                objectOffset: offset,
                 payloadByteCount: UInt16(bytes.count)
             ).append(to: &message)
             sequence += 1
@@ -159,7 +171,8 @@ struct RealFaultTests {
         arguments: [
             (FaultyServer.Fault.wrongBytes, "source_wrong_bytes"), (.closesMidChunk, "source_closed"),
             (.trickles, "source_suspect"),
-        ])
+        ]
+    )
     func faulty(fault: FaultyServer.Fault, event: String) async throws {
         let scratch = try Scratch()
         let bytes = try scratch.file("m.bin", byteCount: 3_000_000)
@@ -198,7 +211,9 @@ struct RealFaultTests {
         let closed = try FaultyServer(.wrongBytes, object: [0])
         closed.stop()
         let text = Self.client(["tcp://127.0.0.1:\(closed.port)/m.bin"]).replacing(
-            "{ type: fetch }", with: "{ type: fetch, patience: 500ms }")
+            "{ type: fetch }",
+            with: "{ type: fetch, patience: 500ms }"
+        )
         let result = try await run(text, folder: scratch.path + "/run", base: scratch.path)
         #expect(result.errors.count == 1)
         #expect(result.errors.first?.message.contains("no source is left: 's0': cannot connect") == true)
@@ -206,15 +221,23 @@ struct RealFaultTests {
 
     @Test(
         "a server killed or frozen in the middle: the movie arrives whole, without a stall",
-        arguments: [("tcp", SIGKILL, ["source_closed", "source_refused"]), ("udp", SIGKILL, ["source_closed", "source_refused", "source_suspect"]),
-            ("tcp", SIGSTOP, ["source_suspect"]), ("udp", SIGSTOP, ["source_suspect"])])
+        arguments: [
+            ("tcp", SIGKILL, ["source_closed", "source_refused"]),
+            ("udp", SIGKILL, ["source_closed", "source_refused", "source_suspect"]),
+            ("tcp", SIGSTOP, ["source_suspect"]), ("udp", SIGSTOP, ["source_suspect"]),
+        ]
+    )
     func process(scheme: String, signal: CInt, names: [String]) async throws {
         let scratch = try Scratch()
         let bytes = try scratch.file("m.bin", byteCount: 3_000_000)
         let server = try Program(
-            ["serve", scratch.path, "--\(scheme)", "127.0.0.1:0", "--rate", "4Mbit/s", "--quiet"], in: scratch.path)
+            ["serve", scratch.path, "--\(scheme)", "127.0.0.1:0", "--rate", "4Mbit/s", "--quiet"],
+            in: scratch.path
+        )
         let address = try #require(server.line().split(separator: " ").last)
-        let text = Self.client(["\(scheme)://\(address)/m.bin", "\(scheme)://@good/m.bin"]) + Self.server(scheme, rate: "4Mbit/s")
+        let text =
+            Self.client(["\(scheme)://\(address)/m.bin", "\(scheme)://@good/m.bin"])
+            + Self.server(scheme, rate: "4Mbit/s")
         // The fault comes when the log shows that the server has delivered something.
         let folder = scratch.path + "/run"
         let id = server.id
@@ -241,13 +264,22 @@ struct RealFaultTests {
     func disk() async throws {
         let scratch = try Scratch()
         try scratch.file("m.bin", byteCount: 1_000_000)
-        try FileManager.default.createSymbolicLink(atPath: scratch.path + "/full.bin.part", withDestinationPath: "/dev/full")
+        try FileManager.default.createSymbolicLink(
+            atPath: scratch.path + "/full.bin.part",
+            withDestinationPath: "/dev/full"
+        )
         let text = Self.client(["tcp://@good/m.bin"]) + Self.server(rate: "100Mbit/s")
         let full = try await run(
-            text.replacing("path: out.bin", with: "path: \(scratch.path)/full.bin"), folder: nil, base: scratch.path)
+            text.replacing("path: out.bin", with: "path: \(scratch.path)/full.bin"),
+            folder: nil,
+            base: scratch.path
+        )
         #expect(full.errors.map(\.message) == ["cannot write '\(scratch.path)/full.bin.part': No space left on device"])
         let nowhere = try await run(
-            text.replacing("path: out.bin", with: "path: /dev/null/x.bin"), folder: nil, base: scratch.path)
+            text.replacing("path: out.bin", with: "path: /dev/null/x.bin"),
+            folder: nil,
+            base: scratch.path
+        )
         #expect(nowhere.errors.map(\.message) == ["cannot write '/dev/null/x.bin.part': Not a directory"])
         await #expect(throws: StageError.self) { try await run(text, folder: "/dev/null/run", base: scratch.path) }
     }
@@ -259,11 +291,17 @@ struct RealFaultTests {
         let old = try scratch.file("old.bin", byteCount: 10, seed: 9)
         let text = Self.client(["tcp://@good/m.bin"]) + Self.server()
         let refused = try await run(
-            text.replacing("path: out.bin", with: "path: \(scratch.path)/old.bin"), folder: nil, base: scratch.path)
+            text.replacing("path: out.bin", with: "path: \(scratch.path)/old.bin"),
+            folder: nil,
+            base: scratch.path
+        )
         #expect(refused.errors.count == 1)
         #expect(scratch.contents("old.bin") == old)
         let forced = try await run(
-            text.replacing("path: out.bin", with: "path: \(scratch.path)/old.bin, force: true"), folder: nil, base: scratch.path)
+            text.replacing("path: out.bin", with: "path: \(scratch.path)/old.bin, force: true"),
+            folder: nil,
+            base: scratch.path
+        )
         #expect(forced.errors.isEmpty)
         #expect(scratch.contents("old.bin") == bytes)
     }
@@ -290,7 +328,9 @@ struct RealFaultTests {
         let scratch = try Scratch()
         let bytes = try scratch.file("m.bin", byteCount: 500_000)
         let server = try Program(
-            ["serve", scratch.path, "--tcp", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--quiet", "--json"], in: scratch.path)
+            ["serve", scratch.path, "--tcp", "127.0.0.1:0", "--udp", "127.0.0.1:0", "--quiet", "--json"],
+            in: scratch.path
+        )
         let tcp = String(server.line().dropFirst(4))
         let udp = String(server.line().dropFirst(4))
         var generator = SeededGenerator(seed: 11)
@@ -325,11 +365,15 @@ struct RealFaultTests {
         }
         // A good client of both is served as if nothing had been.
         let result = try await run(
-            Self.client(["tcp://\(tcp)/m.bin", "udp://\(udp)/m.bin"]), folder: scratch.path + "/run", base: scratch.path)
+            Self.client(["tcp://\(tcp)/m.bin", "udp://\(udp)/m.bin"]),
+            folder: scratch.path + "/run",
+            base: scratch.path
+        )
         #expect(result.errors.isEmpty)
         #expect(scratch.contents("run/out.bin") == bytes)
         let status = try String(contentsOfFile: "/proc/\(server.id)/status", encoding: .utf8)
-        let resident = status.split(separator: "\n").first { $0.hasPrefix("VmHWM") }?.split(separator: " ").dropLast().last
+        let resident = status.split(separator: "\n").first { $0.hasPrefix("VmHWM") }?.split(separator: " ").dropLast()
+            .last
         #expect(try #require(resident.flatMap { Int($0) }) < 200_000, "kB")
         server.signal(SIGTERM)
         let (exit, output, errors) = server.end()
@@ -350,7 +394,12 @@ struct RealFaultTests {
         var timeout = timeval(tv_sec: 2, tv_usec: 0)
         unsafe setsockopt(socket, SOL_SOCKET, SO_RCVTIMEO, &timeout, socklen_t(MemoryLayout<timeval>.size))
         for message in [
-            Hello(name: Array("m.bin".utf8)).message(flow: 1, sequence: 0, sendTime: 0, paddedTo: helloDatagramByteCount),
+            Hello(name: Array("m.bin".utf8)).message(
+                flow: 1,
+                sequence: 0,
+                sendTime: 0,
+                paddedTo: helloDatagramByteCount
+            ),
             RangeRequest(id: 1, ranges: [0..<500_000]).message(flow: 1, sequence: 0, sendTime: 0),
             BlocksRequest(first: 0, count: 8).message(flow: 1, sequence: 0, sendTime: 0),
         ] {

@@ -10,7 +10,10 @@ let hasIPv6: Bool = FileManager.default.fileExists(atPath: "/proc/net/if_inet6")
 struct RealFetchTests {
     /// A client of two servers; each URL's scheme says what its server speaks.
     static func configuration(
-        _ schemes: [String], host: String = "127.0.0.1", rate: String? = nil, scheduler: String = "{ type: pull }",
+        _ schemes: [String],
+        host: String = "127.0.0.1",
+        rate: String? = nil,
+        scheduler: String = "{ type: pull }",
         sinks: String = "{ type: file, path: out.bin }"
     ) -> String {
         let names = ["a", "b", "c"]
@@ -40,7 +43,8 @@ struct RealFetchTests {
 
     @Test(
         "a movie from two servers in any mix arrives byte for byte",
-        arguments: [["tcp", "tcp"], ["udp", "udp"], ["tcp", "udp"], ["udp", "tcp", "udp"], ["tcp"], ["udp"]])
+        arguments: [["tcp", "tcp"], ["udp", "udp"], ["tcp", "udp"], ["udp", "tcp", "udp"], ["tcp"], ["udp"]]
+    )
     func mixes(schemes: [String]) async throws {
         let (scratch, bytes) = try scratch()
         let folder = scratch.path + "/run"
@@ -62,7 +66,10 @@ struct RealFetchTests {
     func ipv6(scheme: String) async throws {
         let (scratch, bytes) = try scratch(byteCount: 300_000)
         let result = try await run(
-            Self.configuration([scheme, scheme], host: "[::1]"), folder: scratch.path + "/run", base: scratch.path)
+            Self.configuration([scheme, scheme], host: "[::1]"),
+            folder: scratch.path + "/run",
+            base: scratch.path
+        )
         #expect(result.errors.isEmpty)
         #expect(scratch.contents("run/out.bin") == bytes)
     }
@@ -71,7 +78,10 @@ struct RealFetchTests {
     func tiny(byteCount: Int) async throws {
         let (scratch, bytes) = try scratch(byteCount: byteCount)
         let result = try await run(
-            Self.configuration(["tcp", "udp"]), folder: scratch.path + "/run", base: scratch.path)
+            Self.configuration(["tcp", "udp"]),
+            folder: scratch.path + "/run",
+            base: scratch.path
+        )
         #expect(result.errors.isEmpty)
         #expect(scratch.contents("run/out.bin") == bytes)
     }
@@ -100,7 +110,10 @@ struct RealFetchTests {
     func differentObjects() async throws {
         let scratch = try Scratch()
         for (name, seed) in [("a", 1), ("b", 2)] as [(String, UInt64)] {
-            try FileManager.default.createDirectory(atPath: scratch.path + "/" + name, withIntermediateDirectories: true)
+            try FileManager.default.createDirectory(
+                atPath: scratch.path + "/" + name,
+                withIntermediateDirectories: true
+            )
             try scratch.file("\(name)/m.bin", byteCount: 200_000, seed: seed)
         }
         let text = """
@@ -120,17 +133,23 @@ struct RealFetchTests {
         #expect(scratch.contents("run/out.bin") == nil)
     }
 
-    @Test("an unknown name is 'no such object', and names that lead out are refused and counted", arguments: ["tcp", "udp"])
+    @Test(
+        "an unknown name is 'no such object', and names that lead out are refused and counted",
+        arguments: ["tcp", "udp"]
+    )
     func names(scheme: String) async throws {
         let scratch = try Scratch()
         try FileManager.default.createDirectory(atPath: scratch.path + "/served", withIntermediateDirectories: true)
         try scratch.file("secret.bin", byteCount: 10)
         try FileManager.default.createSymbolicLink(
-            atPath: scratch.path + "/served/link.bin", withDestinationPath: scratch.path + "/secret.bin")
+            atPath: scratch.path + "/served/link.bin",
+            withDestinationPath: scratch.path + "/secret.bin"
+        )
         for (name, counter) in [
             ("nothing.bin", "names_missing"), ("../secret.bin", "names_leaves_folder"),
             ("/etc/hostname", "names_absolute"), ("link.bin", "names_link_outside"), ("a%00b", "names_nul"),
-            ("%FF", "names_not_utf8"), (String(repeating: "x", count: 300), "names_too_long"), (".", "names_leaves_folder"),
+            ("%FF", "names_not_utf8"), (String(repeating: "x", count: 300), "names_too_long"),
+            (".", "names_leaves_folder"),
         ] {
             let text = """
                 run: { duration: 20s }
@@ -152,7 +171,10 @@ struct RealFetchTests {
     func paced(scheme: String) async throws {
         let (scratch, bytes) = try scratch(byteCount: 500_000)
         let result = try await run(
-            Self.configuration([scheme], rate: "4Mbit/s"), folder: scratch.path + "/run", base: scratch.path)
+            Self.configuration([scheme], rate: "4Mbit/s"),
+            folder: scratch.path + "/run",
+            base: scratch.path
+        )
         let finish = try #require(summary(result, "client", "playout")["finish_ns"]?.integer)
         // 500,000 bytes at 4 Mbit/s are a second; faster it cannot be but for the burst.
         #expect(finish >= 990_000_000)

@@ -38,7 +38,9 @@ final class Scratch {
         return bytes
     }
 
-    func contents(_ name: String) -> [UInt8]? { FileManager.default.contents(atPath: path + "/" + name).map { [UInt8]($0) } }
+    func contents(_ name: String) -> [UInt8]? {
+        FileManager.default.contents(atPath: path + "/" + name).map { [UInt8]($0) }
+    }
 }
 
 /// Reads, validates and runs a configuration in this process.
@@ -47,8 +49,11 @@ func run(_ text: String, folder: String?, base: String, control: RunControl = Ru
     let file = RunFile(try readYAML(text, file: "test.yaml"), registry: .standard, problems: &problems)
     try #require(problems == [])
     let run = Run(
-        file: try #require(file), identity: RunIdentity(command: ["test"], configuration: text), folder: folder,
-        baseFolder: base)
+        file: try #require(file),
+        identity: RunIdentity(command: ["test"], configuration: text),
+        folder: folder,
+        baseFolder: base
+    )
     return try await run.perform(control: control)
 }
 
@@ -75,7 +80,8 @@ final class Program {
     /// Where the build put it: beside the tests.
     static var path: String {
         let beside = URL(filePath: ProcessInfo.processInfo.arguments[0]).deletingLastPathComponent()
-        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
         return [beside.appending(path: "tributary"), root.appending(path: ".build/debug/tributary")].map(\.path)
             .first { FileManager.default.isExecutableFile(atPath: $0) } ?? "tributary"
     }

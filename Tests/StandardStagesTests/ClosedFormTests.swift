@@ -39,50 +39,126 @@ struct ClosedForm: Sendable, CustomTestStringConvertible {
 
     static let rows = [
         ClosedForm(
-            title: "8+2", sources: eightAndTwo, scheduler: "{ type: alternate, mode: lock_step }",
-            startup: .init(1, 8), deliveryMargin: .init(59, 4), stall: .init(117, 8), finish: .init(125, 4),
-            heldChunks: 0, chunks: [50, 50]),
+            title: "8+2",
+            sources: eightAndTwo,
+            scheduler: "{ type: alternate, mode: lock_step }",
+            startup: .init(1, 8),
+            deliveryMargin: .init(59, 4),
+            stall: .init(117, 8),
+            finish: .init(125, 4),
+            heldChunks: 0,
+            chunks: [50, 50]
+        ),
         ClosedForm(
-            title: "8+2", sources: eightAndTwo, scheduler: "{ type: alternate, outstanding: 1 }",
-            startup: .init(1, 8), deliveryMargin: .init(17, 2), stall: .init(67, 8), finish: .init(25),
-            heldChunks: 37, chunks: [50, 50]),
+            title: "8+2",
+            sources: eightAndTwo,
+            scheduler: "{ type: alternate, outstanding: 1 }",
+            startup: .init(1, 8),
+            deliveryMargin: .init(17, 2),
+            stall: .init(67, 8),
+            finish: .init(25),
+            heldChunks: 37,
+            chunks: [50, 50]
+        ),
         ClosedForm(
-            title: "8+2", sources: eightAndTwo, scheduler: "{ type: weighted, outstanding: 1 }",
-            startup: .init(1, 8), deliveryMargin: .init(1, 6), stall: .init(1, 24), finish: .init(10),
-            heldChunks: 1, chunks: [80, 20]),
+            title: "8+2",
+            sources: eightAndTwo,
+            scheduler: "{ type: weighted, outstanding: 1 }",
+            startup: .init(1, 8),
+            deliveryMargin: .init(1, 6),
+            stall: .init(1, 24),
+            finish: .init(10),
+            heldChunks: 1,
+            chunks: [80, 20]
+        ),
         ClosedForm(
-            title: "8+2", sources: eightAndTwo, scheduler: "{ type: pull, outstanding: 1 }",
-            startup: .init(1, 8), deliveryMargin: .init(1, 3), stall: .init(5, 24), finish: .init(10),
-            heldChunks: 2, chunks: [80, 20]),
+            title: "8+2",
+            sources: eightAndTwo,
+            scheduler: "{ type: pull, outstanding: 1 }",
+            startup: .init(1, 8),
+            deliveryMargin: .init(1, 3),
+            stall: .init(5, 24),
+            finish: .init(10),
+            heldChunks: 2,
+            chunks: [80, 20]
+        ),
         ClosedForm(
-            title: "8+2", sources: eightAndTwo, scheduler: "{ type: earliest_delivery, outstanding: 1 }",
-            startup: .init(1, 8), deliveryMargin: .init(1, 8), stall: .init(0), finish: .init(10),
-            heldChunks: 0, chunks: [80, 20]),
-        ClosedForm(
-            title: "8+2 with 50 and 200 ms", sources: withLatency, scheduler: "{ type: pull, outstanding: 1 }",
-            startup: .init(7, 40), deliveryMargin: .init(8, 15), stall: .init(43, 120), finish: .init(14),
-            heldChunks: 2, chunks: [80, 20]),
-        ClosedForm(
-            title: "8+2 with 50 and 200 ms", sources: withLatency,
+            title: "8+2",
+            sources: eightAndTwo,
             scheduler: "{ type: earliest_delivery, outstanding: 1 }",
-            startup: .init(7, 40), deliveryMargin: .init(1, 5), stall: .init(1, 40), finish: .init(14),
-            heldChunks: 0, chunks: [80, 20]),
+            startup: .init(1, 8),
+            deliveryMargin: .init(1, 8),
+            stall: .init(0),
+            finish: .init(10),
+            heldChunks: 0,
+            chunks: [80, 20]
+        ),
         ClosedForm(
-            title: "5+5", sources: equal, scheduler: "{ type: alternate, outstanding: 1 }",
-            startup: .init(1, 5), deliveryMargin: .init(1, 5), stall: .init(0), finish: .init(10),
-            heldChunks: 0, chunks: [50, 50]),
+            title: "8+2 with 50 and 200 ms",
+            sources: withLatency,
+            scheduler: "{ type: pull, outstanding: 1 }",
+            startup: .init(7, 40),
+            deliveryMargin: .init(8, 15),
+            stall: .init(43, 120),
+            finish: .init(14),
+            heldChunks: 2,
+            chunks: [80, 20]
+        ),
         ClosedForm(
-            title: "8+2+4", sources: three, scheduler: "{ type: alternate, outstanding: 1 }",
-            startup: .init(1, 8), deliveryMargin: .init(1, 3), stall: .init(5, 24), finish: .init(33, 2),
-            heldChunks: 34, chunks: [34, 33, 33]),
+            title: "8+2 with 50 and 200 ms",
+            sources: withLatency,
+            scheduler: "{ type: earliest_delivery, outstanding: 1 }",
+            startup: .init(7, 40),
+            deliveryMargin: .init(1, 5),
+            stall: .init(1, 40),
+            finish: .init(14),
+            heldChunks: 0,
+            chunks: [80, 20]
+        ),
         ClosedForm(
-            title: "8+2+4", sources: three, scheduler: "{ type: pull, outstanding: 1 }",
-            startup: .init(1, 8), deliveryMargin: .init(1, 3), stall: .init(5, 24), finish: .init(15, 2),
-            heldChunks: 3, chunks: []),
+            title: "5+5",
+            sources: equal,
+            scheduler: "{ type: alternate, outstanding: 1 }",
+            startup: .init(1, 5),
+            deliveryMargin: .init(1, 5),
+            stall: .init(0),
+            finish: .init(10),
+            heldChunks: 0,
+            chunks: [50, 50]
+        ),
         ClosedForm(
-            title: "8+2+4", sources: three, scheduler: "{ type: earliest_delivery, outstanding: 1 }",
-            startup: .init(1, 8), deliveryMargin: .init(1, 8), stall: .init(0), finish: .init(29, 4),
-            heldChunks: 0, chunks: []),
+            title: "8+2+4",
+            sources: three,
+            scheduler: "{ type: alternate, outstanding: 1 }",
+            startup: .init(1, 8),
+            deliveryMargin: .init(1, 3),
+            stall: .init(5, 24),
+            finish: .init(33, 2),
+            heldChunks: 34,
+            chunks: [34, 33, 33]
+        ),
+        ClosedForm(
+            title: "8+2+4",
+            sources: three,
+            scheduler: "{ type: pull, outstanding: 1 }",
+            startup: .init(1, 8),
+            deliveryMargin: .init(1, 3),
+            stall: .init(5, 24),
+            finish: .init(15, 2),
+            heldChunks: 3,
+            chunks: []
+        ),
+        ClosedForm(
+            title: "8+2+4",
+            sources: three,
+            scheduler: "{ type: earliest_delivery, outstanding: 1 }",
+            startup: .init(1, 8),
+            deliveryMargin: .init(1, 8),
+            stall: .init(0),
+            finish: .init(29, 4),
+            heldChunks: 0,
+            chunks: []
+        ),
     ]
 }
 
@@ -101,11 +177,16 @@ struct ClosedFormTests {
             """
         var problems: [ConfigProblem] = []
         let file = RunFile(
-            try readYAML(text, file: "closed.yaml"), registry: .standard, problems: &problems)
+            try readYAML(text, file: "closed.yaml"),
+            registry: .standard,
+            problems: &problems
+        )
         #expect(problems == [])
         let plan = try #require(file?.pipelines.first)
         let outcomes = VirtualTimeDriver().run(
-            [plan.build(RunSurroundings(seed: 1, baseFolder: "/"))], limits: RunLimits(duration: .seconds(600)))
+            [plan.build(RunSurroundings(seed: 1, baseFolder: "/"))],
+            limits: RunLimits(duration: .seconds(600))
+        )
         let playout = try #require(outcomes[0].summary["stages"]?["playout"])
 
         #expect(outcomes[0].errors.isEmpty)

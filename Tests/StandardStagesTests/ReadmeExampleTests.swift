@@ -4,6 +4,8 @@ import PipelineConfig
 import PipelineCore
 import PipelineRuntime
 import StandardStages
+// README: end
+import Testing
 
 /// How long a movie stalls over two emulated paths, in nanoseconds, to the nanosecond.
 func stallTime(scheduler: String) throws -> Int64? {
@@ -24,8 +26,6 @@ func stallTime(scheduler: String) throws -> Int64? {
     let outcomes = VirtualTimeDriver().run(lanes, limits: file.settings.limits)
     return outcomes[0].summary["stages"]?["playout"]?["stall_total_ns"]?.integer
 }
-// README: end
-import Testing
 
 @Suite("README")
 struct ReadmeExampleTests {

@@ -29,7 +29,9 @@ public struct EarliestDelivery: ChunkPolicy {
         guard !usable.isEmpty, !view.waiting.isEmpty,
             usable.contains(where: { view.paths[$0].outstandingRequestCount < depth })
         else { return .wait(until: nil) }
-        if let unknown = usable.first(where: { view.paths[$0].rate == nil && view.paths[$0].outstandingRequestCount == 0 }) {
+        if let unknown = usable.first(where: {
+            view.paths[$0].rate == nil && view.paths[$0].outstandingRequestCount == 0
+        }) {
             return .assign(waiting: 0, path: unknown)
         }
         var drained = view.paths.map { max($0.drained, now) }
@@ -39,7 +41,12 @@ public struct EarliestDelivery: ChunkPolicy {
             for path in usable {
                 guard
                     let arrival = view.expectedArrival(
-                        of: chunk.request.byteCount, by: path, drained: drained[path], depth: depth, at: now)
+                        of: chunk.request.byteCount,
+                        by: path,
+                        drained: drained[path],
+                        depth: depth,
+                        at: now
+                    )
                 else { continue }
                 if let known = best, arrival.nanoseconds > known.arrival.nanoseconds - 1_000 { continue }
                 best = (path, arrival)

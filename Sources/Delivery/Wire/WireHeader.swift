@@ -27,8 +27,13 @@ public struct WireHeader: Hashable, Sendable {
     public var payloadByteCount: UInt16
 
     public init(
-        _ type: WireType, flags: WireFlags = [], flow: UInt32, sequence: UInt64, sendTime: UInt64,
-        objectOffset: UInt64 = 0, payloadByteCount: UInt16 = 0
+        _ type: WireType,
+        flags: WireFlags = [],
+        flow: UInt32,
+        sequence: UInt64,
+        sendTime: UInt64,
+        objectOffset: UInt64 = 0,
+        payloadByteCount: UInt16 = 0
     ) {
         self.type = type
         self.flags = flags
@@ -63,9 +68,14 @@ public struct WireHeader: Hashable, Sendable {
         let payload = UInt16(truncatingIfNeeded: tail)
         guard let type = WireType(rawValue: kind & 0xF) else { throw .unknownType(payloadByteCount: payload) }
         return WireHeader(
-            type, flags: WireFlags(rawValue: load(3, UInt8.self)), flow: load(4, UInt32.self),
-            sequence: load(8, UInt64.self), sendTime: load(16, UInt64.self), objectOffset: tail >> 16,
-            payloadByteCount: payload)
+            type,
+            flags: WireFlags(rawValue: load(3, UInt8.self)),
+            flow: load(4, UInt32.self),
+            sequence: load(8, UInt64.self),
+            sendTime: load(16, UInt64.self),
+            objectOffset: tail >> 16,
+            payloadByteCount: payload
+        )
     }
 
     /// Writes the header's 32 bytes to the start of `bytes`.

@@ -13,7 +13,11 @@ extension WirePayload {
     ///
     /// - Precondition: The payload has at most 65,535 bytes.
     public func message(
-        flow: UInt32, sequence: UInt64, sendTime: UInt64, flags: WireFlags = [], paddedTo byteCount: Int = 0
+        flow: UInt32,
+        sequence: UInt64,
+        sendTime: UInt64,
+        flags: WireFlags = [],
+        paddedTo byteCount: Int = 0
     ) -> [UInt8] {
         var payload: [UInt8] = []
         append(to: &payload)
@@ -21,7 +25,11 @@ extension WirePayload {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(WireHeader.byteCount + payload.count)
         WireHeader(
-            Self.type, flags: flags, flow: flow, sequence: sequence, sendTime: sendTime,
+            Self.type,
+            flags: flags,
+            flow: flow,
+            sequence: sequence,
+            sendTime: sendTime,
             payloadByteCount: UInt16(payload.count)
         ).append(to: &bytes)
         return bytes + payload
@@ -113,7 +121,12 @@ public struct Offer: WirePayload {
             reader.isAtEnd, byteCount < 1 << 48
         else { return nil }
         self.init(
-            byteCount: byteCount, modified: Int64(bitPattern: modified), blockByteCount: block, digest: digest, root: root)
+            byteCount: byteCount,
+            modified: Int64(bitPattern: modified),
+            blockByteCount: block,
+            digest: digest,
+            root: root
+        )
     }
 
     /// Whether it is offered with digests.
@@ -185,7 +198,9 @@ public struct RequestDone: WirePayload {
     }
     public init?(_ payload: RawSpan) {
         var reader = PayloadReader(payload)
-        guard let id = reader.integer(UInt32.self), let last = reader.integer(UInt64.self), reader.isAtEnd else { return nil }
+        guard let id = reader.integer(UInt32.self), let last = reader.integer(UInt64.self), reader.isAtEnd else {
+            return nil
+        }
         self.init(id: id, lastSequence: last)
     }
 }
@@ -205,7 +220,9 @@ public struct RequestCancel: WirePayload {
     }
     public init?(_ payload: RawSpan) {
         var reader = PayloadReader(payload)
-        guard let cookie = reader.bytes(cookieByteCount), let id = reader.integer(UInt32.self), reader.isAtEnd else { return nil }
+        guard let cookie = reader.bytes(cookieByteCount), let id = reader.integer(UInt32.self), reader.isAtEnd else {
+            return nil
+        }
         self.init(cookie: cookie, id: id)
     }
 }
@@ -255,7 +272,8 @@ public struct BlocksAnswer: WirePayload {
     }
     public init?(_ payload: RawSpan) {
         var reader = PayloadReader(payload)
-        guard let first = reader.integer(UInt32.self), let count = reader.integer(UInt32.self), count <= Self.frameLimit,
+        guard let first = reader.integer(UInt32.self), let count = reader.integer(UInt32.self),
+            count <= Self.frameLimit,
             let digests = reader.bytes(Int(count) * 32), reader.isAtEnd
         else { return nil }
         self.init(first: first, digests: digests)
@@ -280,7 +298,9 @@ public struct WireFailure: WirePayload {
     }
     public init?(_ payload: RawSpan) {
         var reader = PayloadReader(payload)
-        guard let code = reader.integer(UInt16.self), let text = reader.bytes(min(reader.remaining, 512)) else { return nil }
+        guard let code = reader.integer(UInt16.self), let text = reader.bytes(min(reader.remaining, 512)) else {
+            return nil
+        }
         self.code = code
         self.text = text
     }

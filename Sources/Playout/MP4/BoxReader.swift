@@ -120,7 +120,9 @@ struct BoxReader {
         let count = Int(try uint32())
         guard count <= remaining / entryByteCount else {
             throw MP4Error(
-                at: place, "'\(box)' says it has \(count) entries; there is room for \(remaining / entryByteCount)")
+                at: place,
+                "'\(box)' says it has \(count) entries; there is room for \(remaining / entryByteCount)"
+            )
         }
         return count
     }
@@ -136,7 +138,9 @@ struct BoxReader {
         let byteCount = header.byteCount ?? UInt64(remaining)
         guard byteCount <= UInt64(remaining) else {
             throw MP4Error(
-                at: start, "box '\(header.type)' says it has \(byteCount) bytes; the box around it has \(remaining) left")
+                at: start,
+                "box '\(header.type)' says it has \(byteCount) bytes; the box around it has \(remaining) left"
+            )
         }
         let content = position + Int(header.headerByteCount)..<position + Int(byteCount)
         position += Int(byteCount)

@@ -88,7 +88,10 @@ public struct MP4Movie: Sendable {
                     let id = try box.uint32()
                     try box.skip(4)
                     allDefaults[id] = MP4FragmentDefaults(
-                        duration: try box.uint32(), byteCount: try box.uint32(), flags: try box.uint32())
+                        duration: try box.uint32(),
+                        byteCount: try box.uint32(),
+                        flags: try box.uint32()
+                    )
                 }
             default: break
             }
@@ -174,7 +177,9 @@ public struct MP4Movie: Sendable {
         var shift = 0 as Int64
         if track.emptyEdit > 0, timescale > 0 {
             let (high, low) = track.emptyEdit.multipliedFullWidth(by: UInt64(track.timescale))
-            guard high < timescale else { throw MP4Error(at: track.editOffset, "an empty edit lasts longer than 292 years") }
+            guard high < timescale else {
+                throw MP4Error(at: track.editOffset, "an empty edit lasts longer than 292 years")
+            }
             shift = Int64(clamping: UInt64(timescale).dividingFullWidth((high, low)).quotient)
         }
         guard abs(track.mediaTime) < 1 << 60, shift < 1 << 60 else {
@@ -300,10 +305,15 @@ public struct MP4Movie: Sendable {
         if type == "stz2" {
             try box.skip(3)
             let bits = Int(try box.uint8())
-            guard [4, 8, 16].contains(bits) else { throw MP4Error(at: place, "'stz2' has fields of \(bits) bits, not 4, 8 or 16") }
+            guard [4, 8, 16].contains(bits) else {
+                throw MP4Error(at: place, "'stz2' has fields of \(bits) bits, not 4, 8 or 16")
+            }
             let count = Int(try box.uint32())
             guard count <= box.remaining * 8 / bits else {
-                throw MP4Error(at: place, "'stz2' says it has \(count) entries; there is room for \(box.remaining * 8 / bits)")
+                throw MP4Error(
+                    at: place,
+                    "'stz2' says it has \(count) entries; there is room for \(box.remaining * 8 / bits)"
+                )
             }
             try allow(count, at: place)
             var sizes: [UInt32] = []
@@ -329,7 +339,10 @@ public struct MP4Movie: Sendable {
         if fixed > 0 {
             let count = Int(try box.uint32())
             guard UInt64(count) <= objectByteCount / UInt64(fixed) else {
-                throw MP4Error(at: place, "'stsz' says there are \(count) samples of \(fixed) bytes; the file has \(objectByteCount)")
+                throw MP4Error(
+                    at: place,
+                    "'stsz' says there are \(count) samples of \(fixed) bytes; the file has \(objectByteCount)"
+                )
             }
             try allow(count, at: place)
             return Array(repeating: fixed, count: count)
@@ -353,7 +366,8 @@ public struct MP4Movie: Sendable {
         guard sample.offset <= objectByteCount, UInt64(sample.byteCount) <= objectByteCount - sample.offset else {
             throw MP4Error(
                 at: offset,
-                "a sample lies at bytes \(sample.offset) to \(sample.offset &+ UInt64(sample.byteCount)); the file has \(objectByteCount)")
+                "a sample lies at bytes \(sample.offset) to \(sample.offset &+ UInt64(sample.byteCount)); the file has \(objectByteCount)"
+            )
         }
     }
 
@@ -371,12 +385,16 @@ public struct MP4Movie: Sendable {
         // Without a base of its own, a track fragment's data follows that of the one before it.
         var implicitBase = boxOffset
         while let (type, box) = try reader.nextBox() {
-            if type == "traf" { implicitBase = try readTrackFragment(box, boxOffset: boxOffset, implicitBase: implicitBase) }
+            if type == "traf" {
+                implicitBase = try readTrackFragment(box, boxOffset: boxOffset, implicitBase: implicitBase)
+            }
         }
     }
 
     private mutating func readTrackFragment(
-        _ box: BoxReader, boxOffset: UInt64, implicitBase: UInt64
+        _ box: BoxReader,
+        boxOffset: UInt64,
+        implicitBase: UInt64
     ) throws(MP4Error) -> UInt64 {
         var box = box
         var track: Int?
@@ -401,7 +419,9 @@ public struct MP4Movie: Sendable {
                 let place = content.offset
                 let version = try content.versionAndFlags().version
                 let time = try content.integer(version == 1 ? 8 : 4)
-                guard time < 1 << 60 else { throw MP4Error(at: place, "a fragment begins at \(time), which no movie reaches") }
+                guard time < 1 << 60 else {
+                    throw MP4Error(at: place, "a fragment begins at \(time), which no movie reaches")
+                }
                 if let track { tracks[track].nextDTS = Int64(time) }
             case "trun":
                 position = try readRun(&content, track, defaults, base: base, position: position)
@@ -412,7 +432,11 @@ public struct MP4Movie: Sendable {
     }
 
     private mutating func readRun(
-        _ box: inout BoxReader, _ track: Int?, _ defaults: MP4FragmentDefaults, base: UInt64, position: UInt64
+        _ box: inout BoxReader,
+        _ track: Int?,
+        _ defaults: MP4FragmentDefaults,
+        base: UInt64,
+        position: UInt64
     ) throws(MP4Error) -> UInt64 {
         let place = box.offset
         let flags = try box.versionAndFlags().flags
@@ -428,7 +452,10 @@ public struct MP4Movie: Sendable {
         if flags & 0x4 != 0 { firstFlags = try box.uint32() }
         let fields = [0x100, 0x200, 0x400, 0x800].count { flags & UInt32($0) != 0 }
         guard fields == 0 || count <= box.remaining / (4 * fields) else {
-            throw MP4Error(at: place, "'trun' says it has \(count) samples; there is room for \(box.remaining / (4 * fields))")
+            throw MP4Error(
+                at: place,
+                "'trun' says it has \(count) samples; there is room for \(box.remaining / (4 * fields))"
+            )
         }
         try allow(count, at: place)
         for index in 0..<count {
@@ -443,9 +470,14 @@ public struct MP4Movie: Sendable {
             }
             let dts = tracks[track].nextDTS + tracks[track].editShift
             let sample = MP4Sample(
-                offset: position, byteCount: byteCount, dts: dts, pts: dts + offset, duration: duration,
+                offset: position,
+                byteCount: byteCount,
+                dts: dts,
+                pts: dts + offset,
+                duration: duration,
                 // sample_is_non_sync_sample
-                isKey: sampleFlags & 0x1_0000 == 0)
+                isKey: sampleFlags & 0x1_0000 == 0
+            )
             try check(sample, at: place)
             tracks[track].samples.append(sample)
             tracks[track].nextDTS += Int64(duration)
@@ -459,7 +491,9 @@ public struct MP4Movie: Sendable {
     /// Media time of the whole movie, as far as it is known, in nanoseconds.
     public var duration: Int64 {
         let samples = tracks.map(end).max() ?? 0
-        guard isFragmented, fragmentDuration > 0, timescale > 0, fragmentDuration < 1 << 62 else { return max(samples, 0) }
+        guard isFragmented, fragmentDuration > 0, timescale > 0, fragmentDuration < 1 << 62 else {
+            return max(samples, 0)
+        }
         let said = Double(fragmentDuration) * 1e9 / Double(timescale)
         return max(samples, said < 9e18 ? Int64(said) : 0)
     }

@@ -43,7 +43,9 @@ public struct MovieMapBuilder: Sendable {
         let skip = position > offset ? Int(position - offset) : 0
         var copy: [UInt8] = []
         copy.reserveCapacity(bytes.byteCount - skip)
-        for index in skip..<bytes.byteCount { copy.append(unsafe bytes.unsafeLoad(fromByteOffset: index, as: UInt8.self)) }
+        for index in skip..<bytes.byteCount {
+            copy.append(unsafe bytes.unsafeLoad(fromByteOffset: index, as: UInt8.self))
+        }
         keep(offset + UInt64(skip), copy)
         walk()
     }
@@ -52,7 +54,8 @@ public struct MovieMapBuilder: Sendable {
     ///
     /// - Returns: The movie, and the offset after its `moov`.
     public static func read(
-        objectByteCount: UInt64, from file: (UInt64, Int) -> [UInt8]
+        objectByteCount: UInt64,
+        from file: (UInt64, Int) -> [UInt8]
     ) throws(MP4Error) -> (movie: MP4Movie, indexEnd: UInt64)? {
         var builder = MovieMapBuilder(objectByteCount: objectByteCount)
         var indexEnd: UInt64 = 0
@@ -137,23 +140,34 @@ public struct MovieMapBuilder: Sendable {
         }
         let byteCount = header.byteCount ?? objectByteCount - position
         if !sawFileType {
-            guard ["ftyp", "moov", "mdat", "free", "skip", "wide", "styp", "pnot", "uuid", "sidx"].contains(header.type) else {
-                throw MP4Error(at: position, "expected a box that an MP4 begins with, such as 'ftyp', found '\(header.type)'")
+            guard
+                ["ftyp", "moov", "mdat", "free", "skip", "wide", "styp", "pnot", "uuid", "sidx"].contains(header.type)
+            else {
+                throw MP4Error(
+                    at: position,
+                    "expected a box that an MP4 begins with, such as 'ftyp', found '\(header.type)'"
+                )
             }
             sawFileType = true
         }
         // A box that is longer than the file: what there is of it is still of use, if it is media.
         let end = min(position &+ byteCount, objectByteCount)
-        guard position &+ byteCount >= position else { throw MP4Error(at: position, "box '\(header.type)' is longer than any file") }
+        guard position &+ byteCount >= position else {
+            throw MP4Error(at: position, "box '\(header.type)' is longer than any file")
+        }
         switch header.type {
         case "moov", "moof":
             guard byteCount <= objectByteCount - position else {
                 throw MP4Error(
                     at: position,
-                    "box '\(header.type)' says it has \(byteCount) bytes; the file has \(objectByteCount - position) left")
+                    "box '\(header.type)' says it has \(byteCount) bytes; the file has \(objectByteCount - position) left"
+                )
             }
             guard byteCount <= UInt64(Self.indexLimit) else {
-                throw MP4Error(at: position, "box '\(header.type)' has \(byteCount) bytes; at most \(Self.indexLimit) are read")
+                throw MP4Error(
+                    at: position,
+                    "box '\(header.type)' has \(byteCount) bytes; at most \(Self.indexLimit) are read"
+                )
             }
             let whole = bytes(from: position, count: Int(byteCount))
             guard whole.count == Int(byteCount) else { return nil }
