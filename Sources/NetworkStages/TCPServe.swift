@@ -503,6 +503,7 @@ private final class TCPEndpoint: ServerEndpoint {
             guard connection.queueStart < connection.queue.count else {
                 connection.queue.removeAll(keepingCapacity: true)
                 connection.queueStart = 0
+                connection.isWriteBlocked = false
                 if connection.isClosing, connection.requests.isEmpty { return drop(connection) }
                 descriptors.watchIfOpen(connection.descriptor, for: .read)
                 return

@@ -36,6 +36,9 @@ struct PlayoutSession {
     private var asked: [UInt64: (range: Range<UInt64>, missing: MissingChunk)] = [:]
     /// Whole chunks behind the first hole, by their offset.
     private var held: [UInt64: UInt64] = [:]
+    /// The offsets of the chunks that have just come, and the prefix at which both tables were last looked through.
+    private var newlyHeld: [UInt64] = []
+    private var notedPrefix: UInt64?
     private var heldHighWater = (chunks: 0, bytes: UInt64(0))
     private var diagnoses: [StallDiagnosis] = []
     private var seenTransitions = 0
@@ -123,6 +126,7 @@ struct PlayoutSession {
     mutating func finishChunk(_ done: PacketDescriptor) {
         sources[Int(done.path)].chunkCount += 1
         held[done.objectOffset] = UInt64(done.byteCount)
+        newlyHeld.append(done.objectOffset)
     }
 
     mutating func retract(_ packet: PacketDescriptor, at now: Timestamp) {
@@ -170,10 +174,16 @@ struct PlayoutSession {
 
     /// Forgets what the prefix has reached, and measures what is held behind the hole.
     private mutating func noteHeld(_ prefix: UInt64) {
-        if !held.isEmpty { held = held.filter { $0.key + $0.value > prefix } }
+        if prefix != notedPrefix {
+            notedPrefix = prefix
+            for (offset, count) in held where offset + count <= prefix { held[offset] = nil }
+            for (chunk, known) in asked where known.range.upperBound <= prefix { asked[chunk] = nil }
+        } else {
+            for offset in newlyHeld { if let count = held[offset], offset + count <= prefix { held[offset] = nil } }
+        }
+        newlyHeld.removeAll(keepingCapacity: true)
         heldHighWater.chunks = max(heldHighWater.chunks, held.count)
         heldHighWater.bytes = max(heldHighWater.bytes, received.byteCountBehindHole)
-        asked = asked.filter { $0.value.range.upperBound > prefix }
     }
 
     /// Names the cause of every stall that has just begun, from what was known before the bytes that ended it.
