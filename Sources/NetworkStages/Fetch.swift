@@ -174,7 +174,8 @@ public final class Fetch: Transport, Reporter, Summarizing {
     /// Ends the run when nobody is left to fetch from.
     private func checkLife(at now: Timestamp) throws(StageError) {
         guard !board.isVerified else { return }
-        if connections.contains(where: { $0.isUp }) { board.lastUp = now }
+        // A server that owes an offer may be reading a large file for it; that has a limit of its own.
+        if connections.contains(where: { $0.isUp || $0.isGreeting }) { board.lastUp = now }
         let hasHope = connections.contains { !$0.isAbandoned }
         let patience = Timestamp.zero.advanced(by: options.patience).nanoseconds
         guard !hasHope || now.nanoseconds - board.lastUp.nanoseconds > patience else { return }
@@ -209,6 +210,8 @@ func hex(_ bytes: some Sequence<UInt8>) -> String {
 protocol SourceConnection: AnyObject {
     /// Whether requests may be made.
     var isUp: Bool { get }
+    /// Whether it has been asked for an offer and has not given one.
+    var isGreeting: Bool { get }
     /// Whether it will never be tried again.
     var isAbandoned: Bool { get }
     /// Whether it has failed at least once.

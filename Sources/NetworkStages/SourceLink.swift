@@ -51,6 +51,7 @@ final class SourceLink {
     }
 
     var isUp: Bool { if case .up = state { true } else { false } }
+    var isGreeting: Bool { if case .greeting = state { true } else { false } }
     var isAbandoned: Bool { if case .abandoned = state { true } else { false } }
 
     /// The address to go to; if there is none yet, or never, ``retry`` says when to ask again.

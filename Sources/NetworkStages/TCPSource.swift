@@ -29,6 +29,7 @@ final class TCPSource: SourceConnection {
 
     var isUp: Bool { link.isUp }
     var isAbandoned: Bool { link.isAbandoned }
+    var isGreeting: Bool { link.isGreeting }
     var hasFailed: Bool { link.troubleCount > 0 }
     var lastTrouble: String { link.lastTrouble }
     private var descriptors: Descriptors { link.context.descriptors }

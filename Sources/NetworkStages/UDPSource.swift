@@ -56,6 +56,7 @@ final class UDPSource: SourceConnection {
 
     var isUp: Bool { link.isUp }
     var isAbandoned: Bool { link.isAbandoned }
+    var isGreeting: Bool { link.isGreeting }
     var hasFailed: Bool { link.troubleCount > 0 }
     var lastTrouble: String { link.lastTrouble }
     private var descriptors: Descriptors { link.context.descriptors }
