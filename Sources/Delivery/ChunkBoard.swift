@@ -9,7 +9,10 @@ public import PipelineCore
 /// With bytes outstanding and none for `max(3 × round trip, 1 s)` it is *suspect*: each of its chunks is asked for again
 /// elsewhere (a hedge; the first whole copy wins and the other is cancelled), and it gets nothing new but a probe, one
 /// copy of a chunk that is on its way elsewhere, after 1 s, 2 s, 4 s and then every 8 s. Progress clears it.
-public struct ChunkBoard<Policy: ChunkPolicy> {
+///
+/// The policy is behind an existential, asked once a decision; generic over it, all of this would run unspecialised, since
+/// its types come from three modules.
+public struct ChunkBoard {
     /// What to hand on: requests, hedges, cancels.
     public private(set) var actions: [PacketDescriptor] = []
     /// What to tell the other stages.
@@ -29,7 +32,6 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
         var probeInterval: Int64 = 1_000_000_000
         var hint: Double?
         var hintLatency: Int64 = 0
-        var report: PathReport?
     }
     private struct Flight {
         var request: PacketDescriptor
@@ -37,12 +39,12 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
         var paths: [Int]
     }
 
-    private var policy: Policy
+    private var policy: any ChunkPolicy
     private var view = BoardView()
     private var paths: [Path]
     private var flights: [UInt64: Flight] = [:]
 
-    public init(policy: Policy, sources: [Source]) {
+    public init(policy: any ChunkPolicy, sources: [Source]) {
         self.policy = policy
         paths = sources.map { source in
             var path = Path()
@@ -84,7 +86,6 @@ public struct ChunkBoard<Policy: ChunkPolicy> {
     private mutating func learn(_ report: PathReport) {
         let index = Int(report.path)
         guard paths.indices.contains(index) else { return }
-        paths[index].report = report
         paths[index].lastProgress = max(paths[index].lastProgress, report.lastProgress)
         if report.rate > 0 { view.paths[index].rate = report.rate }
         if report.latency > 0 { view.paths[index].latency = report.latency }

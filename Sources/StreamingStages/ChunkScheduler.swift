@@ -18,7 +18,7 @@ public final class ChunkScheduler<Policy: ChunkPolicy>: Scheduler, Learner, Repo
         Policy.problems(of: options, with: sources)
     }
 
-    private var board: ChunkBoard<Policy>
+    private var board: ChunkBoard
 
     public init(options: Options, context: StageContext) {
         board = ChunkBoard(policy: Policy(options: options, sources: context.sources), sources: context.sources)
