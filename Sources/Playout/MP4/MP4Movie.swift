@@ -182,7 +182,7 @@ public struct MP4Movie: Sendable {
             }
             shift = Int64(clamping: UInt64(timescale).dividingFullWidth((high, low)).quotient)
         }
-        guard abs(track.mediaTime) < 1 << 60, shift < 1 << 60 else {
+        guard track.mediaTime.magnitude < 1 << 60, shift < 1 << 60 else {
             throw MP4Error(at: track.editOffset, "an edit begins at \(track.mediaTime), which no movie reaches")
         }
         tracks[index].editShift = shift - track.mediaTime
@@ -457,6 +457,14 @@ public struct MP4Movie: Sendable {
                 "'trun' says it has \(count) samples; there is room for \(box.remaining / (4 * fields))"
             )
         }
+        // A run whose samples take no room in the box is bounded by the file, as one of a fixed size in 'stsz' is.
+        guard fields > 0 || UInt64(count) <= objectByteCount / UInt64(max(1, defaults.byteCount)) else {
+            throw MP4Error(
+                at: place,
+                "'trun' says it has \(count) samples of \(defaults.byteCount) bytes; the file has \(objectByteCount)"
+            )
+        }
+        if fields == 0, track == nil { return position &+ UInt64(count) &* UInt64(defaults.byteCount) }
         try allow(count, at: place)
         for index in 0..<count {
             let duration = flags & 0x100 != 0 ? try box.uint32() : defaults.duration

@@ -1,3 +1,5 @@
+import PipelineCore
+
 /// Finds a movie's index in its bytes, in whatever order they come.
 ///
 /// Walks the top-level boxes from the start, keeps the bodies of `moov` and `moof`, drops media. Pieces that come ahead
@@ -30,6 +32,8 @@ public struct MovieMapBuilder: Sendable {
     private let objectByteCount: UInt64
     private var kept: [(offset: UInt64, bytes: [UInt8])] = []
     private var keptByteCount = 0
+    /// Which bytes the kept pieces hold.
+    private var there = ByteRangeSet()
     private var sawFileType = false
 
     public init(objectByteCount: UInt64) { self.objectByteCount = objectByteCount }
@@ -37,13 +41,16 @@ public struct MovieMapBuilder: Sendable {
     /// Takes a piece of the object.
     public mutating func receive(offset: UInt64, bytes: RawSpan) {
         if case .notMP4 = state { return }
-        let end = offset + UInt64(bytes.byteCount)
+        // What lies behind the object's end is not part of it.
+        guard offset < objectByteCount else { return }
+        let count = Int(min(UInt64(bytes.byteCount), objectByteCount - offset))
+        let end = offset + UInt64(count)
         // Behind the walk, or within media that is being skipped.
-        guard end > position, position < objectByteCount else { return }
+        guard end > position, position < objectByteCount, !there.contains(max(offset, position)..<end) else { return }
         let skip = position > offset ? Int(position - offset) : 0
         var copy: [UInt8] = []
-        copy.reserveCapacity(bytes.byteCount - skip)
-        for index in skip..<bytes.byteCount {
+        copy.reserveCapacity(count - skip)
+        for index in skip..<count {
             copy.append(unsafe bytes.unsafeLoad(fromByteOffset: index, as: UInt8.self))
         }
         keep(offset + UInt64(skip), copy)
@@ -62,14 +69,15 @@ public struct MovieMapBuilder: Sendable {
         while builder.position < objectByteCount {
             let place = builder.position
             let hadMovie = builder.movie != nil
-            let header = file(place, 16)
+            let header = file(place, Int(min(16, objectByteCount - place)))
             guard let box = try BoxHeader(header, at: place) else { break }
-            let wanted = box.type == "moov" || box.type == "moof" || box.type == "ftyp" ? box.byteCount ?? 16 : 16
+            let wanted =
+                box.type == "moov" || box.type == "moof" || box.type == "ftyp"
+                ? box.byteCount ?? (objectByteCount - place) : 16
             let bytes = wanted > 16 ? file(place, Int(min(wanted, UInt64(indexLimit)))) : header
             builder.keep(place, bytes)
             builder.walk()
-            builder.kept.removeAll()
-            builder.keptByteCount = 0
+            builder.forget()
             if case .notMP4(let error) = builder.state { throw error }
             if !hadMovie, builder.movie != nil { indexEnd = builder.position }
             guard builder.position > place else { break }
@@ -84,31 +92,35 @@ public struct MovieMapBuilder: Sendable {
         }
         kept.append((offset, bytes))
         keptByteCount += bytes.count
+        there.insert(offset..<offset + UInt64(bytes.count))
+    }
+
+    private mutating func forget() {
+        kept = []
+        keptByteCount = 0
+        there = ByteRangeSet()
     }
 
     private mutating func fail(_ error: MP4Error) {
         state = .notMP4(error)
         version += 1
-        kept = []
-        keptByteCount = 0
+        forget()
         wantedOffset = nil
     }
 
     /// Bytes from `offset` on that are there without a hole, at most so many.
     private func bytes(from offset: UInt64, count: Int) -> [UInt8] {
+        let end = min(there.firstMissing(from: offset), offset + UInt64(count))
         var collected: [UInt8] = []
+        collected.reserveCapacity(Int(end - offset))
         var next = offset
-        var found = true
-        while collected.count < count, found {
-            found = false
-            for piece in kept where piece.offset <= next && next < piece.offset + UInt64(piece.bytes.count) {
-                let start = Int(next - piece.offset)
-                let part = piece.bytes[start..<min(piece.bytes.count, start + count - collected.count)]
-                collected += part
-                next += UInt64(part.count)
-                found = true
-                break
-            }
+        let pieces = kept.filter { $0.offset < end && $0.offset + UInt64($0.bytes.count) > offset }
+        for piece in pieces.sorted(by: { $0.offset < $1.offset }) where next < end {
+            let pieceEnd = piece.offset + UInt64(piece.bytes.count)
+            guard pieceEnd > next else { continue }
+            let start = Int(next - piece.offset)
+            collected += piece.bytes[start..<start + Int(min(pieceEnd, end) - next)]
+            next = min(pieceEnd, end)
         }
         return collected
     }
@@ -118,6 +130,7 @@ public struct MovieMapBuilder: Sendable {
             while position < objectByteCount, let next = try step() {
                 position = next
                 kept.removeAll { $0.offset + UInt64($0.bytes.count) <= position }
+                there.remove(0..<position)
                 keptByteCount = kept.reduce(0) { $0 + $1.bytes.count }
             }
             // With no index yet, the walk waits for a box that lies behind media.
@@ -139,6 +152,7 @@ public struct MovieMapBuilder: Sendable {
             return nil
         }
         let byteCount = header.byteCount ?? objectByteCount - position
+        guard byteCount >= header.headerByteCount else { return objectByteCount }
         if !sawFileType {
             guard
                 ["ftyp", "moov", "mdat", "free", "skip", "wide", "styp", "pnot", "uuid", "sidx"].contains(header.type)
@@ -169,8 +183,8 @@ public struct MovieMapBuilder: Sendable {
                     "box '\(header.type)' has \(byteCount) bytes; at most \(Self.indexLimit) are read"
                 )
             }
+            guard there.contains(position..<end) else { return nil }
             let whole = bytes(from: position, count: Int(byteCount))
-            guard whole.count == Int(byteCount) else { return nil }
             let content = Array(whole[Int(header.headerByteCount)...])
             let offset = position + header.headerByteCount
             if header.type == "moov" {
