@@ -113,6 +113,7 @@ public final class Fetch: Transport, Reporter, Summarizing {
             for index in packets.indices { accept(packets[index], at: now) }
         }
         input.removeAll()
+        board.passOn(into: &output)
         var wake = Wake.whenFed
         // Sources take turns at being first, so that a fast one does not starve the others of room.
         let first = board.turn % max(1, connections.count)

@@ -66,8 +66,14 @@ public final class FileSink: Sink, Learner, Summarizing {
             let packet = packets[index]
             switch packet.kind {
             case .data:
-                received.insert(packet.objectOffset..<packet.objectEnd)
-                try writer.write(input.payload(at: index), at: packet.objectOffset)
+                let range = packet.objectOffset..<packet.objectEnd
+                // What is there stays: it is what was checked, and a second copy never is.
+                for hole in received.missing(in: range) {
+                    let start = Int(hole.lowerBound - range.lowerBound)
+                    let piece = input.payload(at: index).extracting(start..<start + hole.count)
+                    try writer.write(piece, at: hole.lowerBound)
+                }
+                received.insert(range)
             case .retract: received.remove(packet.objectOffset..<packet.objectEnd)
             case .done, .request, .hedge, .cancel: break
             }

@@ -104,6 +104,12 @@ final class SourceLink {
 
     // MARK: Offers and troubles
 
+    /// Why an offer cannot be taken, if it cannot.
+    func refusal(of offer: Offer) -> String? {
+        guard options.verify == .blocks, !offer.hasDigests else { return nil }
+        return "it offers no digests, and 'verify: blocks' needs them"
+    }
+
     /// An offer has come.
     func offered(_ offer: Offer, at now: Timestamp) {
         board.take(offer, from: path, at: now)

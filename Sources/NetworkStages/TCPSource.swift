@@ -199,6 +199,8 @@ final class TCPSource: SourceConnection {
     private func parse(into batch: inout PacketBatch, at now: Timestamp) -> Bool {
         while let slot, let pool, parsed < filled {
             if let (offset, left) = data {
+                // A retraction goes before the bytes that come after it, or it would take those back.
+                link.board.passOn(into: &batch)
                 guard batch.freeCapacity > 0 else { return false }
                 let count = min(left, filled - parsed, 65_536)
                 _ = link.take(slot, at: parsed, byteCount: count, offset: offset, into: &batch, now: now)
@@ -245,7 +247,11 @@ final class TCPSource: SourceConnection {
         switch header.type {
         case .offer:
             guard let offer = Offer(payload), offer.blockByteCount == UInt32(blockByteCount) else { return false }
-            link.offered(offer, at: now)
+            if let reason = link.refusal(of: offer) {
+                end(.protocolViolation, reason, forGood: true, at: now)
+            } else {
+                link.offered(offer, at: now)
+            }
         case .done:
             guard let done = RequestDone(payload) else { return false }
             link.closedWireIDs.removeAll()

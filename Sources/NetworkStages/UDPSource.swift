@@ -297,6 +297,8 @@ final class UDPSource: SourceConnection {
             counters.data += 1
             note(header.sequence)
             recovery.heard(at: now)
+            // A retraction goes before the bytes that come after it, or it would take those back.
+            link.board.passOn(into: &batch)
             guard link.isUp, header.payloadByteCount > 0, batch.freeCapacity > 0 else { return }
             _ = link.take(
                 slot,
@@ -320,7 +322,11 @@ final class UDPSource: SourceConnection {
         case .offer:
             guard let offer = Offer(payload), offer.blockByteCount == UInt32(blockByteCount) else { return malformed() }
             note(header.sequence)
-            link.offered(offer, at: now)
+            if let reason = link.refusal(of: offer) {
+                end(.protocolViolation, reason, forGood: true, at: now)
+            } else {
+                link.offered(offer, at: now)
+            }
         case .done:
             guard let done = RequestDone(payload) else { return malformed() }
             note(header.sequence)
