@@ -139,34 +139,40 @@ public struct ChunkTable: Sendable {
 
     /// `timestamp size`, with spaces, tabs, commas or semicolons between; `#` begins a comment.
     ///
-    /// The unit of the timestamps is told by their size: below 10¹¹ they are seconds, below 10¹⁴ milliseconds, below 10¹⁷
+    /// The unit of the timestamps is told by the size of their median: below 10¹¹ they are seconds, below 10¹⁴ milliseconds, below 10¹⁷
     /// microseconds, else nanoseconds. Times since 1970 (above 10⁸ s) become relative to the first.
     private mutating func readPlain(_ lines: [Substring], _ file: String) {
-        var events: [(time: Decimal, byteCount: UInt64, text: Substring)] = []
+        var events: [(time: Decimal, byteCount: UInt64, index: Int)] = []
         for (index, line) in lines.enumerated() {
             let content = line.prefix { $0 != "#" }
             let fields = content.split { " \t,;\r".contains($0) }
             guard !fields.isEmpty else { continue }
-            guard fields.count == 2, fields[0].allSatisfy({ "0123456789.".contains($0) }),
+            guard fields.count == 2, fields[0].contains(where: \.isNumber), fields[0].count(where: { $0 == "." }) <= 1,
+                fields[0].allSatisfy({ "0123456789.".contains($0) }),
                 let time = Decimal(string: String(fields[0])), time.isFinite, let byteCount = UInt64(fields[1])
             else {
                 bad(file, index, "expected 'timestamp size', found '\(shortened(line))'")
                 continue
             }
-            events.append((time, byteCount, fields[0]))
+            events.append((time, byteCount, index))
         }
-        guard let greatest = events.map(\.time).max() else { return }
+        guard !events.isEmpty else { return }
+        // One line that is far off must not decide for the others.
+        let typical = events.map(\.time).sorted()[events.count / 2]
         let scale: Decimal =
-            greatest < 100_000_000_000
+            typical < 100_000_000_000
             ? 1_000_000_000
-            : greatest < 100_000_000_000_000
+            : typical < 100_000_000_000_000
                 ? 1_000_000
-                : greatest < Decimal(sign: .plus, exponent: 17, significand: 1) ? 1_000 : 1
-        let isEpoch = greatest * scale > Decimal(sign: .plus, exponent: 17, significand: 1)
+                : typical < Decimal(sign: .plus, exponent: 17, significand: 1) ? 1_000 : 1
+        let isEpoch = typical * scale > Decimal(sign: .plus, exponent: 17, significand: 1)
         let origin = isEpoch ? events.map(\.time).min() ?? 0 : 0
         for event in events {
             let nanoseconds = NSDecimalNumber(decimal: (event.time - origin) * scale).doubleValue
-            guard nanoseconds < 9e18 else { continue }
+            guard nanoseconds < 9e18 else {
+                bad(file, event.index, "the time is more than 285 years after the first")
+                continue
+            }
             rows.append(
                 ChunkRow(
                     chunk: nil,

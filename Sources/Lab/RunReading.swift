@@ -46,7 +46,7 @@ public struct RunReading: Sendable {
         // Counted from the first request: a real run has connections to make before it.
         let origin = table?.rows.compactMap(\.requested).min() ?? 0
         for row in table?.rows ?? [] {
-            if let chunk = row.chunk { chunkTimes[chunk] = min(chunkTimes[chunk] ?? .max, row.done - origin) }
+            if let chunk = row.chunk { chunkTimes[chunk] = min(chunkTimes[chunk] ?? .max, row.done &- origin) }
         }
         let summary = Self.json(folder + "/summary.json")
         isFinished = summary != nil
@@ -88,16 +88,20 @@ public struct RunReading: Sendable {
         var last: Int64 = 0
         var stalled: Int64 = 0
         var count = 0.0
-        var lines = String(decoding: data, as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
+        var lines = String(decoding: data, as: UTF8.self)
+            .split(omittingEmptySubsequences: false) { $0 == "\n" || $0 == "\r\n" }
         // What follows the last line end is a line that was cut.
         if !lines.isEmpty { lines.removeLast() }
         for line in lines.dropFirst() {
             let fields = line.split(separator: ",")
-            guard fields.count == 5, let time = Int64(fields[0]) else { continue }
+            // Times lie between 0 and a century: their differences cannot overflow.
+            guard fields.count == 5, let time = Int64(fields[0]), time >= 0, time < 3_155_760_000_000_000_000 else {
+                continue
+            }
             last = max(last, time)
             guard fields[4] != state else { continue }
             if state == "startup" { startup = Double(time) / 1e9 }
-            if state == "stalled" { stalled += time - since }
+            if state == "stalled" { stalled += max(0, time - since) }
             if fields[4] == "stalled" { count += 1 }
             state = String(fields[4])
             since = time

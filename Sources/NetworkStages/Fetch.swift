@@ -93,6 +93,8 @@ public final class Fetch: Transport, Reporter, Summarizing {
     }
 
     public func start(at now: Timestamp) throws(StageError) {
+        // Patience counts from here: a lane may start long after the run's time zero on a busy machine.
+        board.lastUp = now
         for (index, source) in context.sources.enumerated() {
             let url: SourceURL
             do throws(SourceURL.Mistake) {
