@@ -63,7 +63,7 @@ let package = Package(
         // Stages around them.
         .target(
             name: "NetworkStages",
-            dependencies: ["PipelineCore", "Delivery", "Emulation", "CBatchIO", crypto],
+            dependencies: ["PipelineCore", "Measures", "Delivery", "Emulation", "CBatchIO", crypto],
             swiftSettings: settings
         ),
         .target(
@@ -71,7 +71,11 @@ let package = Package(
             dependencies: ["PipelineCore", "Delivery", "Playout", "MeasureStages"],
             swiftSettings: settings
         ),
-        .target(name: "MeasureStages", dependencies: ["PipelineCore", "Measures"], swiftSettings: settings),
+        .target(
+            name: "MeasureStages",
+            dependencies: ["PipelineCore", "Measures", "Delivery"],
+            swiftSettings: settings
+        ),
         .target(
             name: "StandardStages",
             dependencies: ["PipelineConfig", "NetworkStages", "StreamingStages", "MeasureStages"],
@@ -80,13 +84,20 @@ let package = Package(
 
         // What people use.
         .target(
+            name: "RateTest",
+            dependencies: [
+                "PipelineCore", "PipelineRuntime", "Measures", "Delivery", "NetworkStages", "MeasureStages", "CBatchIO",
+            ],
+            swiftSettings: settings
+        ),
+        .target(
             name: "Lab",
             dependencies: ["PipelineConfig", "PipelineRuntime", "Measures", "MeasureStages"],
             swiftSettings: settings
         ),
         .executableTarget(
             name: "tributary",
-            dependencies: ["StandardStages", "PipelineRuntime", "Lab", "Measures", arguments],
+            dependencies: ["StandardStages", "PipelineRuntime", "Lab", "Measures", "RateTest", arguments],
             swiftSettings: settings
         ),
         .target(name: "PipelineTestKit", dependencies: ["PipelineCore", "PipelineRuntime"], swiftSettings: settings),
@@ -97,6 +108,7 @@ let package = Package(
             dependencies: ["PipelineConfig", "StandardStages"],
             swiftSettings: testSettings
         ),
+        .testTarget(name: "MeasuresTests", dependencies: ["Measures", "PipelineCore"], swiftSettings: testSettings),
         .testTarget(
             name: "DeliveryTests",
             dependencies: ["Delivery", "StreamingStages", "PipelineTestKit", crypto],

@@ -12,23 +12,26 @@ public protocol RateController {
 ///
 /// A schedule rather than a level: byte n of a busy period is due at `begin + n × 8 ÷ rate`, from totals, so the average
 /// rate is exact however long it lasts. Up to `burst` bytes may go ahead of it. A sender that comes late, because its
-/// thread was not run, catches up if it is late by no more than ``slack``; after a longer pause the schedule begins anew,
+/// thread was not run, catches up if it is late by no more than the slack; after a longer pause the schedule begins anew,
 /// and what was not used is lost, but for one burst.
 public struct TokenBucket: RateController, Sendable {
     public let rate: BitRate
     public let burst: UInt64
-    /// Nanoseconds.
-    public static let slack: Int64 = 10_000_000
+    /// Nanoseconds that a sender may be late and catch up.
+    public static let usualSlack: Int64 = 10_000_000
+    private let slack: Int64
     private var begin = Timestamp.unset
     private var scheduled: UInt64 = 0
 
-    public init(rate: BitRate, burst: UInt64) {
+    /// - Parameter slack: Nanoseconds that the sender may be late and catch up.
+    public init(rate: BitRate, burst: UInt64, slack: Int64 = usualSlack) {
         self.rate = rate
+        self.slack = slack
         self.burst = max(burst, 1)
     }
 
     public mutating func earliest(for byteCount: UInt64, at now: Timestamp) -> Timestamp {
-        if begin == .unset || due(scheduled).nanoseconds + Self.slack < now.nanoseconds {
+        if begin == .unset || due(scheduled).nanoseconds + slack < now.nanoseconds {
             begin = now
             scheduled = 0
         }

@@ -116,7 +116,7 @@ public struct Run: Sendable {
         case .virtual:
             outcomes = VirtualTimeDriver().run(makers.map { $0.make() }, limits: file.settings.limits, control: control)
         case .real:
-            outcomes = await RealTimeDriver().run(
+            outcomes = await RealTimeDriver(spinWindow: file.settings.spin).run(
                 makers,
                 limits: file.settings.limits,
                 origin: origin,

@@ -1,4 +1,4 @@
-import PipelineCore
+package import PipelineCore
 
 #if canImport(Glibc)
 import Glibc
@@ -7,14 +7,14 @@ import Darwin
 #endif
 
 /// Work that blocks and so must not run on a lane: reading a whole file, writing to a disk.
-enum BackgroundThread {
+package enum BackgroundThread {
     private final class Job {
         let body: () -> Void
         init(_ body: @escaping () -> Void) { self.body = body }
     }
 
     /// Runs `body` on a thread of its own.
-    static func start(_ body: @Sendable @escaping () -> Void) throws(StageError) {
+    package static func start(_ body: @Sendable @escaping () -> Void) throws(StageError) {
         let job = unsafe Unmanaged.passRetained(Job(body))
         #if canImport(Glibc)
         var thread = pthread_t()

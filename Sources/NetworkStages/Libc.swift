@@ -1,3 +1,5 @@
+import PipelineCore
+
 #if canImport(Glibc)
 import Glibc
 #elseif canImport(Darwin)
@@ -5,9 +7,9 @@ import Darwin
 #endif
 
 /// Calls of the C library under names that members of the same name do not hide.
-enum Libc {
+package enum Libc {
     @discardableResult
-    static func close(_ descriptor: CInt) -> CInt {
+    package static func close(_ descriptor: CInt) -> CInt {
         #if canImport(Glibc)
         Glibc.close(descriptor)
         #else
@@ -52,5 +54,23 @@ enum Libc {
         #else
         unsafe Darwin.send(descriptor, bytes, count, flags)
         #endif
+    }
+
+    /// A whole text file.
+    static func text(of path: String, limit: Int) throws(StageError) -> String {
+        let descriptor = open(path, O_RDONLY)
+        guard descriptor >= 0 else {
+            throw StageError(.invalidInput, "\(path): \(Socket.message(errno))", errno: errno)
+        }
+        defer { close(descriptor) }
+        var text: [UInt8] = []
+        var part = [UInt8](repeating: 0, count: 65_536)
+        while text.count <= limit {
+            let got = unsafe part.withUnsafeMutableBytes { unsafe read(descriptor, $0.baseAddress, $0.count) }
+            guard got > 0 else { break }
+            text += part.prefix(got)
+        }
+        guard text.count <= limit else { throw StageError(.invalidInput, "\(path): more than \(limit) bytes") }
+        return String(decoding: text, as: UTF8.self)
     }
 }

@@ -1,4 +1,4 @@
-import Delivery
+package import Delivery
 public import PipelineCore
 
 /// Lets data go at a configured rate of payload, with a bounded burst. Everything else passes at once.
@@ -13,17 +13,25 @@ public final class Pacer: Scheduler {
         /// Payload bytes that may go ahead of the schedule.
         public var burst: ByteCount
 
+        /// How late it may be and catch up: more keeps the average exact, less keeps bursts away.
+        public var slack: Duration
+
         public init(from reader: inout OptionReader) {
             rate = reader.optional("rate")
             burst = reader.read("burst", default: .kibibytes(4), in: ByteCount(1)...ByteCount(1 << 30))
+            slack = reader.read("slack", default: .milliseconds(10), in: .zero...(.seconds(60)))
         }
     }
 
     private var controller: (any RateController)?
 
     public init(options: Options, context: StageContext) {
-        controller = options.rate.map { TokenBucket(rate: $0, burst: options.burst.bytes) }
+        let slack = Timestamp.zero.advanced(by: options.slack).nanoseconds
+        controller = options.rate.map { TokenBucket(rate: $0, burst: options.burst.bytes, slack: slack) }
     }
+
+    /// Paces by a controller of one's own.
+    package init(controller: any RateController) { self.controller = controller }
 
     public func schedule(_ input: inout PacketBatch, into output: inout PacketBatch, at now: Timestamp) -> Wake {
         var released = 0

@@ -1,19 +1,20 @@
-import PipelineCore
+import CBatchIO
+package import PipelineCore
 
 #if canImport(Glibc)
-import Glibc
+package import Glibc
 #elseif canImport(Darwin)
-import Darwin
+package import Darwin
 #endif
 
 /// An IPv4 or IPv6 address and port, as the kernel has it.
-struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
+package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
     /// A `sockaddr_in` or `sockaddr_in6`.
-    let bytes: [UInt8]
-    let family: CInt
+    package let bytes: [UInt8]
+    package let family: CInt
 
     /// The kernel's bytes; `nil` if they are of another family.
-    init?(bytes: [UInt8]) {
+    package init?(bytes: [UInt8]) {
         guard bytes.count >= 8 else { return nil }
         let family = unsafe bytes.withUnsafeBytes { raw in
             unsafe raw.loadUnaligned(as: sockaddr.self).sa_family
@@ -24,7 +25,7 @@ struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// `host:port`, with brackets around an IPv6 host.
-    var description: String {
+    package var description: String {
         var host = [CChar](repeating: 0, count: 64)
         var port = [CChar](repeating: 0, count: 16)
         let status = unsafe withPointer { pointer, length in
@@ -47,14 +48,14 @@ struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
         String(decoding: characters.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
-    func withPointer<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
+    package func withPointer<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
         unsafe bytes.withUnsafeBytes { raw in
             unsafe raw.withMemoryRebound(to: sockaddr.self) { unsafe body($0.baseAddress!, socklen_t(bytes.count)) }
         }
     }
 
     /// Splits `host:port` or `[host]:port`.
-    static func split(_ text: String) -> (host: String, port: String)? {
+    package static func split(_ text: String) -> (host: String, port: String)? {
         guard let colon = text.lastIndex(of: ":") else { return nil }
         var host = String(text[..<colon])
         let port = String(text[text.index(after: colon)...])
@@ -68,7 +69,7 @@ struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
     }
 
     /// The addresses of `host:port`, the system's preference first. Blocks if the host is a name.
-    static func resolve(_ text: String, stream: Bool, passive: Bool) throws(StageError) -> [SocketAddress] {
+    package static func resolve(_ text: String, stream: Bool, passive: Bool) throws(StageError) -> [SocketAddress] {
         guard let (host, port) = split(text) else {
             throw StageError(.invalidInput, "expected HOST:PORT or [HOST]:PORT, found '\(text)'")
         }
@@ -97,9 +98,13 @@ struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
 }
 
 /// System calls on sockets, with what they were about in their errors.
-enum Socket {
+package enum Socket {
     /// A listening TCP socket or a bound UDP socket, not blocking.
-    static func bound(to text: String, stream: Bool) throws(StageError) -> (descriptor: CInt, address: SocketAddress) {
+    package static func bound(
+        to text: String,
+        stream: Bool,
+        sharesPort: Bool = false
+    ) throws(StageError) -> (descriptor: CInt, address: SocketAddress) {
         let address = try SocketAddress.resolve(text, stream: stream, passive: true)[0]
         let descriptor = try open(address.family, stream: stream)
         var on: CInt = 1
@@ -110,6 +115,7 @@ enum Socket {
             // One family a socket: `[::]` beside `0.0.0.0` on one port is two stages, not a conflict.
             unsafe setsockopt(descriptor, CInt(IPPROTO_IPV6), IPV6_V6ONLY, &on, socklen_t(MemoryLayout<CInt>.size))
         }
+        if sharesPort { cbatchio_share_port(descriptor) }
         let isBound = unsafe address.withPointer { unsafe bind(descriptor, $0, $1) } == 0
         guard isBound, !stream || listen(descriptor, 512) == 0 else {
             let number = errno
@@ -119,7 +125,7 @@ enum Socket {
         return (descriptor, localAddress(of: descriptor) ?? address)
     }
 
-    static func open(_ family: CInt, stream: Bool) throws(StageError) -> CInt {
+    package static func open(_ family: CInt, stream: Bool) throws(StageError) -> CInt {
         let type = CInt((stream ? SOCK_STREAM : SOCK_DGRAM).rawValue)
         let descriptor = socket(family, type, 0)
         guard descriptor >= 0 else {
@@ -130,14 +136,14 @@ enum Socket {
     }
 
     /// Not blocking, closed by exec, no delay.
-    static func prepare(_ descriptor: CInt) {
+    package static func prepare(_ descriptor: CInt) {
         _ = fcntl(descriptor, F_SETFL, fcntl(descriptor, F_GETFL) | O_NONBLOCK)
         _ = fcntl(descriptor, F_SETFD, FD_CLOEXEC)
         var on: CInt = 1
         unsafe setsockopt(descriptor, CInt(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<CInt>.size))
     }
 
-    static func localAddress(of descriptor: CInt) -> SocketAddress? {
+    package static func localAddress(of descriptor: CInt) -> SocketAddress? {
         var bytes = [UInt8](repeating: 0, count: 128)
         var length = socklen_t(128)
         let status = unsafe bytes.withUnsafeMutableBytes { raw in
@@ -147,15 +153,15 @@ enum Socket {
     }
 
     /// What a connect in progress has come to: 0, or an errno.
-    static func pendingError(of descriptor: CInt) -> CInt {
+    package static func pendingError(of descriptor: CInt) -> CInt {
         var error: CInt = 0
         var length = socklen_t(MemoryLayout<CInt>.size)
         return unsafe getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno
     }
 
-    static func message(_ number: CInt) -> String { unsafe String(cString: strerror(number)) }
+    package static func message(_ number: CInt) -> String { unsafe String(cString: strerror(number)) }
 
-    static func realtimeNanoseconds() -> UInt64 {
+    package static func realtimeNanoseconds() -> UInt64 {
         var time = timespec()
         unsafe clock_gettime(CLOCK_REALTIME, &time)
         return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)

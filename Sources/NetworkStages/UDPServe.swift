@@ -254,7 +254,7 @@ private final class UDPEndpoint: ServerEndpoint {
                 unsafe packet.byte_count = UInt32(Self.receiveSlot)
                 return unsafe packet
             }
-            let count = unsafe cbatchio_receive(batch, socket, &packets, UInt32(packets.count))
+            let count = unsafe cbatchio_receive(batch, socket, &packets, UInt32(packets.count), UInt32(packets.count))
             // An ICMP error of a client that went away is told here and means nothing for the others.
             guard count > 0 else { return }
             for index in 0..<Int(count) {
@@ -567,7 +567,7 @@ private final class UDPEndpoint: ServerEndpoint {
         count: Int, length: Int, byteCount: UInt64
     ) {
         let stride = WireHeader.byteCount + payload
-        let limit = useGSO ? min(50, Self.sendSlot / stride) : 1
+        let limit = useGSO ? min(50, 65_507 / stride) : 1
         let time = Socket.realtimeNanoseconds()
         var count = 0
         var length = 0

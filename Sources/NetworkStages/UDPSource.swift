@@ -155,7 +155,7 @@ final class UDPSource: SourceConnection {
             end(.refused, "cannot reach \(address): \(Socket.message(errno))", detail: errno, at: now)
             return .whenFed
         }
-        cbatchio_prepare_receiver(descriptor, 1)
+        _ = cbatchio_configure(descriptor, address.family, UInt32(CBATCHIO_GRO | CBATCHIO_DROP_COUNT))
         _ = cbatchio_set_receive_buffer(descriptor, CInt(clamping: link.options.receiveBuffer.bytes))
         descriptors.watch(descriptor, for: .read)
         link.beginFlow()
@@ -244,7 +244,7 @@ final class UDPSource: SourceConnection {
                 return unsafe packet
             }
             let wanted = max(1, min(Self.messagesPerSlot, batch.freeCapacity / 56))
-            let count = unsafe cbatchio_receive(io, descriptor, &packets, UInt32(wanted))
+            let count = unsafe cbatchio_receive(io, descriptor, &packets, UInt32(wanted), UInt32(wanted))
             if count < 0 {
                 // ICMP said that nobody is there.
                 end(

@@ -17,6 +17,8 @@ public struct RunSettings: StageOptions {
     /// How long what is inside may then flow out.
     public var drain: Duration
     public var seed: UInt64
+    /// How long before a deadline a lane stops sleeping and spins (`real` only).
+    public var spin: Duration
     /// The folder a run writes into; `nil` writes none.
     public var out: String?
 
@@ -25,6 +27,7 @@ public struct RunSettings: StageOptions {
         duration = reader.read("duration", default: .seconds(3600))
         drain = reader.read("drain", default: .seconds(2))
         seed = reader.read("seed", default: 1)
+        spin = reader.read("spin", default: .zero, in: .zero...(.milliseconds(10)))
         out = reader.optional("out")
     }
 

@@ -60,6 +60,7 @@ public struct PacketBatch: ~Copyable {
     ///
     /// - Precondition: `index` is in `0..<count`.
     @_lifetime(borrow self)
+    @inlinable
     public func payload(at index: Int) -> RawSpan {
         precondition(index >= 0 && index < count, "packet index out of range")
         let descriptor = unsafe storage[index]
@@ -131,7 +132,40 @@ public struct PacketBatch: ~Copyable {
         storedCount += 1
     }
 
+    /// Appends a packet that takes over a slot that the caller holds.
+    ///
+    /// - Precondition: The batch is not full and the packet lies within the slot.
+    package mutating func append(_ descriptor: PacketDescriptor, takingOver slot: UInt32) {
+        precondition(!isFull, "PacketBatch capacity overflow")
+        precondition(Int(descriptor.byteCount) <= pool.slotByteCount, "outside its slot")
+        unsafe (storage + count).initialize(to: descriptor)
+        unsafe storage[count].slot = slot
+        unsafe storage[count].slotOffset = 0
+        storedCount += 1
+    }
+
+    /// Where the bytes of the packet at `index` lie, for a stage that hands them to the kernel; `nil` if it has only a size.
+    ///
+    /// - Precondition: `index` is in `0..<count`. The address is good until the batch changes.
+    @unsafe
+    package func mutableBytes(at index: Int) -> UnsafeMutableRawPointer? {
+        precondition(index >= 0 && index < count, "packet index out of range")
+        let descriptor = unsafe storage[index]
+        guard descriptor.slot != .max else { return nil }
+        return unsafe pool.slotBytes(descriptor.slot).baseAddress! + Int(descriptor.slotOffset)
+    }
+
     // MARK: Moving and dropping
+
+    /// Drops the first packets and gives their slots back to the pool.
+    public mutating func removeFirst(_ dropped: Int) {
+        precondition(dropped >= 0 && dropped <= count, "more packets than the batch has")
+        for index in 0..<dropped where unsafe storage[index].slot != .max {
+            pool.release(unsafe storage[index].slot)
+        }
+        storedCount -= dropped
+        unsafe storage.update(from: storage + dropped, count: count)
+    }
 
     /// Moves as many packets as fit from the front of this batch to the end of `other`. No bytes are copied.
     ///

@@ -49,6 +49,9 @@ public struct PacketDescriptor: Sendable, BitwiseCopyable {
     public var kind: Kind
     /// Whether some of its bytes had come before.
     public var isDuplicate: Bool
+    /// Bytes of each datagram, if the packet is a *train*: equal datagrams back to back, of which the last may be shorter
+    /// and whose numbers begin with `sequence` (a super-packet of GSO or GRO). 0: one datagram.
+    public var segment: UInt16
     @usableFromInline package var slotOffset: UInt32
     @usableFromInline package var slot: UInt32
 
@@ -73,8 +76,14 @@ public struct PacketDescriptor: Sendable, BitwiseCopyable {
         self.path = 0
         self.kind = kind
         self.isDuplicate = false
+        self.segment = 0
         self.slotOffset = 0
         self.slot = .max
+    }
+
+    /// Datagrams in it: one, but for a train.
+    @inlinable public var datagramCount: Int {
+        segment == 0 || byteCount == 0 ? 1 : (Int(byteCount) + Int(segment) - 1) / Int(segment)
     }
 
     /// The offset after the last byte.

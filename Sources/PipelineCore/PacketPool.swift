@@ -10,7 +10,7 @@ public final class PacketPool {
     public let slotCount: Int
     /// Bytes in each slot.
     public let slotByteCount: Int
-    package let arena: UnsafeMutableRawBufferPointer
+    @usableFromInline package let arena: UnsafeMutableRawBufferPointer
     private var free: [UInt32]
     private var owners: [UInt32]
 
@@ -51,6 +51,8 @@ public final class PacketPool {
         if left == 0 { free.append(slot) }
     }
 
+    /// The bytes of a slot.
+    @inlinable
     package func slotBytes(_ slot: UInt32) -> UnsafeMutableRawBufferPointer {
         unsafe UnsafeMutableRawBufferPointer(
             rebasing: arena[Int(slot) * slotByteCount..<(Int(slot) + 1) * slotByteCount]

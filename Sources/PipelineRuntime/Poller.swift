@@ -32,6 +32,8 @@ final class Poller {
             guard stage.hasChanges else { continue }
             for change in stage.takeChanges() { try apply(change, of: stage) }
         }
+        // A lane that only spins has nothing to ask the system.
+        if owners.isEmpty, nanoseconds <= 0 { return }
         let count = unsafe cpolling_wait(set, &events, CInt(events.count), max(nanoseconds, 0))
         guard count >= 0 else { throw StageError(.systemCall, "waiting on a lane's descriptors", errno: -count) }
         for event in events.prefix(Int(count)) {

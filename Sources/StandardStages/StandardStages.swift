@@ -11,6 +11,8 @@ extension StageRegistry {
         registry.register(Movie.self, "the requests of one movie, chunk by chunk, within a window past the playhead")
         registry.register(TCPServe.self, "serves the files of a folder over TCP")
         registry.register(UDPServe.self, "serves the files of a folder over UDP")
+        registry.register(Generator.self, "datagrams of a rate test: fixed, uniform or recorded sizes")
+        registry.register(UDPReceive.self, "receives datagrams, many in a system call")
 
         registry.register(ChunkScheduler<Single>.self, "all chunks from one source")
         registry.register(ChunkScheduler<Alternate>.self, "chunk k from source k mod N, in lock-step or independently")
@@ -24,12 +26,14 @@ extension StageRegistry {
 
         registry.register(Link.self, "emulated paths of constant rate and latency")
         registry.register(Fetch.self, "fetches chunks from tcp:// and udp:// sources")
+        registry.register(UDPSend.self, "sends datagrams, many in a system call, and passes them on")
 
         registry.register(PlayoutSink.self, "plays the movie as a player would: start-up, stalls and their causes")
         registry.register(ChunkLog.self, "writes chunks.csv")
         registry.register(FileSink.self, "writes the movie to a file, in place when it is whole")
         registry.register(NullSink.self, "counts bytes and drops them")
         registry.register(PacketLog.self, "writes a line for every packet that passes, to packets.csv")
+        registry.register(FlowStats.self, "tells of each flow what was lost, reordered, duplicated, and the delays")
         registry.register(Reply.self, "sends back what a server's capture was asked for")
         return registry
     }

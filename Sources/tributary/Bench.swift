@@ -6,11 +6,11 @@ import PipelineCore
 import PipelineRuntime
 
 /// Measurements that need to be inside the process; `tools/bench` calls them.
-struct Bench: ParsableCommand {
+struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measure the program itself.",
         shouldDisplay: false,
-        subcommands: [Virtual.self]
+        subcommands: [Virtual.self, UDPSend.self, UDPReceive.self]
     )
 
     struct Virtual: ParsableCommand {

@@ -1,0 +1,275 @@
+import CBatchIO
+package import Measures
+public import PipelineCore
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+/// Receives datagrams, many in a system call; with `gro` the kernel joins equal ones to trains.
+///
+/// `arrived` is the kernel's receive stamp where there is one, `captured` the time at which the application had it. Several
+/// stages in lanes of their own may share one address (`share_port`): the kernel divides flows among them.
+public final class UDPReceive: Capture, Summarizing {
+    public static let typeName = "udp_receive"
+
+    /// How to wait for datagrams.
+    public enum Waiting: String, OptionChoice {
+        /// Ask again at once: the lowest delay, a whole processor.
+        case spin
+        /// Sleep until there is one: the least processor time at low rates.
+        case block
+        /// Take all there is, then sleep for `nap`: the highest rate for the least processor time.
+        case nap
+    }
+
+    public struct Options: StageOptions {
+        /// The address to listen at, `HOST:PORT`; port 0 takes a free one.
+        public var listen: String
+        /// Whether other stages may listen there too, each for some of the flows.
+        public var sharePort: Bool
+        /// Whether the kernel may join datagrams to trains.
+        public var gro: Bool
+        public var wait: Waiting
+        /// How long a nap is.
+        public var nap: Duration
+        /// Messages of one system call.
+        public var batch: Int
+        /// Room for a datagram when they are not joined.
+        public var room: ByteCount
+        /// Bytes that the kernel may hold.
+        public var receiveBuffer: ByteCount
+        /// Whether arrival is when the kernel had a datagram, or when the application had it.
+        public var kernelStamps: Bool
+        /// The processor to run the lane on.
+        public var pin: Int?
+        package var socket = TestSocket.open
+        package var report: Published<SocketReport>?
+
+        /// All defaults.
+        public init() {
+            var reader = OptionReader.describing()
+            self.init(from: &reader)
+        }
+
+        public init(from reader: inout OptionReader) {
+            listen = reader.read("listen", default: "127.0.0.1:0")
+            sharePort = reader.read("share_port", default: false)
+            gro = reader.read("gro", default: true)
+            wait = reader.read("wait", default: .nap)
+            nap = reader.read("nap", default: .microseconds(200), in: .microseconds(1)...(.seconds(1)))
+            batch = reader.read("batch", default: gro ? 64 : 256, in: 1...1_024)
+            room = reader.read("room", default: ByteCount(2_048), in: ByteCount(64)...ByteCount(65_536))
+            receiveBuffer = reader.read(
+                "receive_buffer",
+                default: .mebibytes(8),
+                in: .kibibytes(2)...(.mebibytes(1_024))
+            )
+            kernelStamps = reader.read("kernel_stamps", default: true)
+            pin = reader.optional("pin")
+        }
+    }
+
+    public static func demands(of options: Options) -> StageDemands {
+        var demands = StageDemands()
+        demands.needsRealTime = true
+        demands.providesBytes = true
+        demands.isService = true
+        demands.batchCapacity = options.batch
+        // A message may be a whole super-packet; a shorter room would cut it without a word.
+        demands.slotByteCount = options.gro ? 65_536 : Int(options.room.bytes)
+        demands.heldSlotCount = 2 * options.batch
+        if !options.sharePort { demands.listensAt = "udp \(options.listen)" }
+        return demands
+    }
+
+    private let options: Options
+    private let context: StageContext
+    private var state: UDPReceiveState?
+
+    public init(options: Options, context: StageContext) {
+        self.options = options
+        self.context = context
+    }
+
+    public func start(at now: Timestamp) throws(StageError) {
+        let socket: CInt
+        switch options.socket {
+        case .adopted(let descriptor): socket = descriptor
+        case .open:
+            let (descriptor, address) = try Socket.bound(
+                to: options.listen,
+                stream: false,
+                sharesPort: options.sharePort
+            )
+            socket = descriptor
+            context.addresses.post("\(address)", for: "\(context.pipeline)/udp")
+        }
+        try pinLane(options.pin)
+        state = try UDPReceiveState(socket: socket, options: options, context: context, now: now)
+    }
+
+    public func capture(into output: inout PacketBatch, at now: Timestamp) throws(StageError) -> Wake {
+        guard let state else { return .whenFed }
+        return try state.receive(into: &output, at: now)
+    }
+
+    public func finish(at now: Timestamp) throws(StageError) { state?.close() }
+
+    public func summary() -> [(key: String, value: SummaryValue)] {
+        guard let report = state?.report() else { return [] }
+        return [
+            (key: "messages", value: .integer(report.messages)), (key: "calls", value: .integer(report.calls)),
+            (key: "truncated", value: .integer(report.truncated)),
+            (key: "socket_dropped", value: .integer(report.dropped)),
+            (key: "receive_buffer", value: .integer(report.receiveBuffer)),
+            (key: "errors", value: .integer(report.errors)),
+            (key: "processor_ns", value: .integer(report.usage.processorNanoseconds)),
+        ]
+    }
+}
+
+/// The socket, its vectors and its counts: one object, entered once a batch.
+@safe
+private final class UDPReceiveState {
+    private let socket: CInt
+    private let options: UDPReceive.Options
+    private let context: StageContext
+    private let vectors: OpaquePointer
+    private let packets: UnsafeMutablePointer<cbatchio_packet>
+    private var slots: [UInt32] = []
+    /// Vectors whose slot is new since the last call.
+    private var changed = 0
+    private let origin: Int64
+    private let nap: Int64
+    private var counters = SocketReport()
+    private var kernelToApplication = LogLinearHistogram()
+    private var isClosed = false
+    private var pool: PacketPool?
+
+    init(socket: CInt, options: UDPReceive.Options, context: StageContext, now: Timestamp) throws(StageError) {
+        guard let vectors = unsafe cbatchio_create(UInt32(options.batch)) else {
+            throw StageError(.resourceExhausted, "no memory for the vectors of a socket")
+        }
+        unsafe self.vectors = vectors
+        unsafe packets = .allocate(capacity: options.batch)
+        unsafe packets.initialize(repeating: cbatchio_packet(), count: options.batch)
+        self.socket = socket
+        self.options = options
+        self.context = context
+        nap = Timestamp.zero.advanced(by: options.nap).nanoseconds
+        origin = WallClock.of(context.shared).origin(now: now, wall: cbatchio_real_ns())
+        let family = Socket.localAddress(of: socket)?.family ?? AF_INET
+        counters.receiveBuffer = Int64(
+            cbatchio_set_receive_buffer(socket, CInt(clamping: options.receiveBuffer.bytes))
+        )
+        var features = CBATCHIO_DROP_COUNT
+        if options.gro { features |= CBATCHIO_GRO }
+        if options.kernelStamps { features |= CBATCHIO_RECEIVE_STAMPS }
+        _ = cbatchio_configure(socket, family, UInt32(features))
+        if options.wait == .block { context.descriptors.watch(socket, for: .read) }
+    }
+
+    deinit {
+        unsafe cbatchio_destroy(vectors)
+        unsafe packets.deallocate()
+    }
+
+    func receive(into output: inout PacketBatch, at now: Timestamp) throws(StageError) -> Wake {
+        let room = min(options.batch, output.freeCapacity)
+        guard room > 0 else { return .whenFed }
+        let pool = output.pool
+        self.pool = pool
+        while slots.count < room, let slot = pool.take() {
+            let index = slots.count
+            slots.append(slot)
+            unsafe packets[index].bytes = pool.slotBytes(slot).baseAddress
+            unsafe packets[index].byte_count = UInt32(pool.slotByteCount)
+            changed = max(changed, index + 1)
+        }
+        let wanted = min(room, slots.count)
+        guard wanted > 0 else { return .whenFed }
+        let status = unsafe cbatchio_receive(vectors, socket, packets, UInt32(wanted), UInt32(changed))
+        changed = 0
+        guard status > 0 else {
+            // ICMP news of something that this socket sent.
+            if status < 0 { counters.errors += 1 }
+            return idle(now)
+        }
+        take(Int(status), into: &output)
+        return Int(status) < wanted && options.wait == .nap ? idle(now) : .immediately
+    }
+
+    private func idle(_ now: Timestamp) -> Wake {
+        switch options.wait {
+        case .spin: .immediately
+        case .block: .whenFed
+        case .nap: .at(Timestamp(nanoseconds: now.nanoseconds + nap))
+        }
+    }
+
+    private func take(_ count: Int, into output: inout PacketBatch) {
+        let time = Int64(bitPattern: cbatchio_real_ns())
+        let pool = output.pool
+        counters.calls += 1
+        counters.messages += Int64(count)
+        var isShort = false
+        for index in 0..<count {
+            let message = unsafe packets[index]
+            let slot = slots[index]
+            let stamp = unsafe message.kernel_time_ns
+            let arrived = stamp == 0 || !options.kernelStamps ? time : stamp
+            if arrived != time { kernelToApplication.record(UInt64(max(0, time - arrived))) }
+            var packet = PacketDescriptor(sequence: 0, captured: Timestamp(nanoseconds: time - origin))
+            packet.arrived = Timestamp(nanoseconds: arrived - origin)
+            packet.byteCount = unsafe message.byte_count
+            packet.segment = unsafe message.segment
+            if unsafe message.dropped > 0 { counters.dropped = unsafe max(counters.dropped, Int64(message.dropped)) }
+            if unsafe message.is_truncated != 0 { counters.truncated += 1 }
+            output.append(packet, takingOver: slot)
+            // The vector gets another slot, if there is one; if not, the vectors behind it move up.
+            if let fresh = pool.take() {
+                slots[index] = fresh
+                unsafe packets[index].bytes = pool.slotBytes(fresh).baseAddress
+                unsafe packets[index].byte_count = UInt32(pool.slotByteCount)
+            } else {
+                slots[index] = .max
+                isShort = true
+            }
+        }
+        changed = count
+        if isShort { compact(pool) }
+    }
+
+    /// Closes the gaps that an empty pool has left.
+    private func compact(_ pool: PacketPool) {
+        slots.removeAll { $0 == .max }
+        for index in slots.indices {
+            unsafe packets[index].bytes = pool.slotBytes(slots[index]).baseAddress
+            unsafe packets[index].byte_count = UInt32(pool.slotByteCount)
+        }
+        changed = slots.count
+    }
+
+    func report() -> SocketReport {
+        var report = counters
+        report.kernelToApplication = DelayQuantiles(kernelToApplication)
+        return report
+    }
+
+    func close() {
+        guard !isClosed else { return }
+        isClosed = true
+        // What was dropped after the last datagram that came is known here only.
+        var memory = cbatchio_memory()
+        if unsafe cbatchio_read_memory(socket, &memory) == 0 { counters.dropped = Int64(memory.dropped) }
+        counters.usage = threadUsage()
+        if let pool { for slot in slots { pool.release(slot) } }
+        slots.removeAll()
+        context.descriptors.forget(socket)
+        Libc.close(socket)
+        options.report?.publish(report())
+    }
+}

@@ -1,0 +1,139 @@
+import ArgumentParser
+import Delivery
+import Foundation
+import Measures
+import NetworkStages
+import PipelineCore
+import PipelineRuntime
+import RateTest
+
+extension Bench {
+    /// The sending end of a raw flow; same options and output as the reference in C.
+    struct UDPSend: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "udp-send", abstract: "Send datagrams.")
+        @Option var to: String
+        @Option var size = 1_200
+        @Option var seconds = 1.0
+        @Option var gso = 1
+        @Option var batch: Int?
+        @Option var rate: Double?
+        @Option var spinUs = 80
+        @Option var cpu: Int?
+        @Option var flow: UInt32 = 1
+
+        func run() async throws {
+            guard (32...65_507).contains(size), (1...128).contains(gso), gso * size <= 65_507 else {
+                throw ValidationError("--size is 32 to 65507, --gso times --size at most 65507")
+            }
+            var lane = SendingLane(socket: try RawFlow.connected(to: to), flow: flow, size: size)
+            lane.segments = gso
+            lane.batch = batch ?? (gso > 1 ? 4 : 64)
+            lane.pin = cpu
+            if let rate {
+                lane.rate = AdjustableRate(BitRate(bitsPerSecond: UInt64(rate * Double(size) * 8)))
+            }
+            let made = lane
+            let began = ContinuousClock.now
+            let outcomes = await RealTimeDriver(spinWindow: .microseconds(spinUs)).run(
+                [LaneMaker { made.make() }],
+                limits: RunLimits(duration: .seconds(seconds))
+            )
+            let elapsed = began.duration(to: .now) / .seconds(1)
+            try Bench.check(outcomes)
+            let report = lane.report.value
+            Bench.printJSON([
+                ("role", .text("send")), ("seconds", .number(elapsed)), ("datagrams", .integer(report.total.sent)),
+                ("bytes", .integer(report.total.byteCount)), ("calls", .integer(report.calls)),
+                ("cpu_seconds", .number(Double(report.usage.processorNanoseconds) / 1e9)),
+                ("runqueue_delay_seconds", .number(Double(report.usage.runQueueDelayNanoseconds) / 1e9)),
+                ("segmentation_refused", .boolean(report.segmentationRefused)),
+            ])
+        }
+    }
+
+    /// The receiving end of a raw flow; same options and output as the reference in C.
+    struct UDPReceive: AsyncParsableCommand {
+        static let configuration = CommandConfiguration(commandName: "udp-receive", abstract: "Receive datagrams.")
+        @Option var listen = "127.0.0.1:0"
+        @Option var seconds = 1.0
+        @Flag var gro = false
+        @Option var batch: Int?
+        @Option var wait = "spin"
+        @Option var cpu: Int?
+        @Flag var kernelStamps = false
+        @Option var buffer: UInt64 = 8 << 20
+        @Option var flow: UInt32 = 1
+
+        func run() async throws {
+            let socket = try RawFlow.accepted(
+                at: listen,
+                receiveBuffer: ByteCount(buffer),
+                gro: gro,
+                within: .seconds(10)
+            ) { Terminal.result("port \($0.split(separator: ":").last ?? "")") }
+            guard let socket else { throw StageError(.invalidInput, "no datagram came within 10 s") }
+            var lane = ReceivingLane(socket: socket, flow: flow, size: 2_048)
+            lane.gro = gro
+            lane.batch = batch
+            lane.kernelStamps = kernelStamps
+            lane.receiveBuffer = ByteCount(buffer)
+            lane.pin = cpu
+            let words = wait.split(separator: ":")
+            guard let waiting = NetworkStages.UDPReceive.Waiting(rawValue: String(words.first ?? "")) else {
+                throw ValidationError("--wait is spin, block or nap:MICROSECONDS")
+            }
+            lane.wait = waiting
+            if words.count == 2, let microseconds = Int(words[1]) { lane.nap = .microseconds(microseconds) }
+            let control = RunControl()
+            let made = lane
+            let watcher = Task {
+                // Over when it is quiet: the sender has ended.
+                var last: Int64 = -1
+                var quiet = 0
+                let deadline = ContinuousClock.now.advanced(by: .seconds(seconds))
+                while ContinuousClock.now < deadline, quiet < 30 {
+                    try await Task.sleep(for: .milliseconds(10))
+                    let now = made.progress.value
+                    quiet = now == last ? quiet + 1 : 0
+                    last = now
+                }
+                control.drain()
+            }
+            let began = ContinuousClock.now
+            let outcomes = await RealTimeDriver().run(
+                [LaneMaker { made.make() }],
+                limits: RunLimits(duration: .seconds(86_400)),
+                control: control
+            )
+            watcher.cancel()
+            let elapsed = began.duration(to: .now) / .seconds(1)
+            try Bench.check(outcomes)
+            let report = lane.report.value
+            let socketReport = lane.socketReport.value
+            let summary = outcomes[0].summary["stages"]?["flow_stats"]?["flows"]?.items.first
+            Bench.printJSON([
+                ("role", .text("receive")), ("seconds", .number(elapsed)),
+                ("datagrams", .integer(report.total.received)), ("bytes", .integer(report.total.byteCount)),
+                ("lost", summary?["missing"] ?? .integer(-1)), ("duplicated", .integer(report.total.duplicated)),
+                ("reordered", .integer(report.total.reordered)), ("corrupted", .integer(report.corrupted)),
+                ("jitter_ns", .integer(report.jitter)), ("delay_p50_ns", .integer(report.delay.p50)),
+                ("delay_p99_ns", .integer(report.delay.p99)), ("delay_p999_ns", .integer(report.delay.p999)),
+                ("kernel_to_app_p50_ns", .integer(socketReport.kernelToApplication.p50)),
+                ("kernel_to_app_p99_ns", .integer(socketReport.kernelToApplication.p99)),
+                ("cpu_seconds", .number(Double(socketReport.usage.processorNanoseconds) / 1e9)),
+                ("runqueue_delay_seconds", .number(Double(socketReport.usage.runQueueDelayNanoseconds) / 1e9)),
+                ("calls", .integer(socketReport.calls)), ("messages", .integer(socketReport.messages)),
+                ("socket_drops", .integer(socketReport.dropped)),
+            ])
+        }
+    }
+
+    static func check(_ outcomes: [RunOutcome]) throws {
+        for error in outcomes.flatMap(\.errors) { Terminal.error("error: \(error.message)") }
+        if outcomes.contains(where: { !$0.errors.isEmpty }) { throw ExitCode(1) }
+    }
+
+    static func printJSON(_ values: [(String, SummaryValue)]) {
+        Terminal.result(SummaryValue.object(values.map { (key: $0.0, value: $0.1) }).json)
+    }
+}
