@@ -87,6 +87,7 @@ let package = Package(
             name: "RateTest",
             dependencies: [
                 "PipelineCore", "PipelineRuntime", "Measures", "Delivery", "NetworkStages", "MeasureStages", "CBatchIO",
+                crypto,
             ],
             swiftSettings: settings
         ),

@@ -20,6 +20,10 @@ public final class FlowStats: Sink, Summarizing {
         package var shift: Int64 = 0
         package var intervalLimit = 100_000
         package var report: Published<ReceiverReport>?
+        package var status: Published<FlowStatus>?
+        /// How often, in nanoseconds.
+        package var statusInterval: Int64 = 50_000_000
+        /// First copies so far, told once a batch.
         package var progress: PublishedCount?
 
         public init(from reader: inout OptionReader) {
@@ -40,6 +44,7 @@ public final class FlowStats: Sink, Summarizing {
     private var current: FlowState?
     private var foreign: Int64 = 0
     private var corrupted: Int64 = 0
+    private var nextStatus = Timestamp.unset
 
     public init(options: Options, context: StageContext) {
         self.options = options
@@ -63,7 +68,11 @@ public final class FlowStats: Sink, Summarizing {
             stepOver(input, &index, &offset)
         }
         if let current {
-            options.progress?.publish(current.arrivalCount)
+            options.progress?.publish(current.receivedCount)
+            if let status = options.status, now >= nextStatus {
+                nextStatus = Timestamp(nanoseconds: now.nanoseconds + options.statusInterval)
+                status.publish(current.status())
+            }
             if let report = options.report, current.hasNews { report.publish(self.report(of: current)) }
         }
         return .whenFed
@@ -120,7 +129,9 @@ public final class FlowStats: Sink, Summarizing {
     }
 
     public func finish(at now: Timestamp) throws(StageError) {
-        if let current { options.report?.publish(report(of: current)) }
+        guard let current else { return }
+        options.report?.publish(report(of: current))
+        options.status?.publish(current.status())
     }
 
     public func summary() -> [(key: String, value: SummaryValue)] {
@@ -195,7 +206,8 @@ private final class FlowState {
         }
     }
 
-    var arrivalCount: Int64 { Int64(clamping: account.arrivalCount) }
+    var receivedCount: Int64 { account.firstCopyCount }
+    func status() -> FlowStatus { account.status() }
 
     /// Whether an interval has ended since the last time it was asked.
     var hasNews: Bool {

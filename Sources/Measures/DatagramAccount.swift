@@ -79,6 +79,8 @@ public struct DatagramAccount: ~Copyable {
     @usableFromInline internal var intervalLength: UInt64 = 0
     @usableFromInline internal var interval = -1
     @usableFromInline internal var previousDelay = Int64.min
+    @usableFromInline internal var leastDelay = Int64.max
+    @usableFromInline internal var greatestDelay = Int64.min
     @usableFromInline internal var jitterEstimate = InterarrivalJitter()
     @usableFromInline internal var recentDelay = LogLinearHistogram()
     @usableFromInline internal var delay = LogLinearHistogram()
@@ -131,6 +133,8 @@ public struct DatagramAccount: ~Copyable {
             receiveOutOfOrder(sequence, transit, byteCount)
         }
         previousDelay = transit
+        leastDelay = min(leastDelay, transit)
+        greatestDelay = max(greatestDelay, transit)
         if transit >= 0 { recentDelay.record(UInt64(bitPattern: transit)) } else { noteNegative() }
     }
 
@@ -222,8 +226,23 @@ public struct DatagramAccount: ~Copyable {
     public var jitter: Int64 { jitterEstimate.nanoseconds }
     /// One more than the largest sequence number that came.
     public var nextExpected: UInt64 { window.nextExpected }
-    /// Datagrams that arrived, of every class.
-    public var arrivalCount: UInt64 { window.arrivalCount }
+    /// Where the flow stands, with the delays since the last time this was asked.
+    public mutating func status() -> FlowStatus {
+        var status = FlowStatus()
+        status.received = Int64(clamping: window.arrivalCount &- window.copyCount)
+        status.copies = Int64(clamping: window.copyCount)
+        status.reordered = Int64(clamping: window.reorderedCount)
+        status.nextExpected = Int64(clamping: window.nextExpected)
+        if leastDelay <= greatestDelay {
+            status.leastDelay = leastDelay
+            status.greatestDelay = greatestDelay
+        }
+        leastDelay = .max
+        greatestDelay = .min
+        return status
+    }
+    /// First copies so far, warm-up included.
+    public var firstCopyCount: Int64 { Int64(clamping: window.arrivalCount &- window.copyCount) }
     /// The intervals that will not change but for stragglers: all before the newest.
     public var closedIntervalCount: Int { max(0, newest) }
     /// Calls `body` with the greatest value and the count of every bucket of the delays.

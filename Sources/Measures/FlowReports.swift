@@ -95,6 +95,21 @@ public struct SocketReport: Hashable, Sendable, Codable {
     public init() {}
 }
 
+/// Where a flow stands while it runs, as its receiver sees it. Counts are from its beginning, warm-up included.
+public struct FlowStatus: Hashable, Sendable, Codable {
+    /// First copies.
+    public var received: Int64 = 0
+    /// Duplicates, and what came too late to tell.
+    public var copies: Int64 = 0
+    public var reordered: Int64 = 0
+    /// One more than the largest number that came.
+    public var nextExpected: Int64 = 0
+    /// One-way delays since the status before, in nanoseconds; -1 if nothing came.
+    public var leastDelay: Int64 = -1
+    public var greatestDelay: Int64 = -1
+    public init() {}
+}
+
 /// What the receiving end of a flow says of it.
 public struct ReceiverReport: Hashable, Sendable, Codable {
     public var warmUp = ArrivalCounts()

@@ -32,6 +32,9 @@ public struct LogLinearHistogram: ~Copyable {
     @inlinable @inline(__always)
     public mutating func record(_ value: UInt64) { counts[Self.bucket(of: value)] &+= 1 }
 
+    /// Counts a value so many times.
+    public mutating func record(_ value: UInt64, times: UInt64) { counts[Self.bucket(of: value)] &+= times }
+
     /// Adds what another histogram has counted, and empties that one.
     public mutating func absorb(_ other: inout LogLinearHistogram) {
         for index in counts.indices where other.counts[index] != 0 {

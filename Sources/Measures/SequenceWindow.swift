@@ -46,6 +46,10 @@ public struct SequenceWindow: ~Copyable {
     /// Of the last reordered datagram: how many arrivals lie between it and the first larger one (RFC 4737 §4.2.2).
     public var lastExtent: UInt64 = 0
 
+    /// Arrivals that were no first copies: duplicates, and what came late.
+    public private(set) var copyCount: UInt64 = 0
+    /// First copies that came after a larger number.
+    public private(set) var reorderedCount: UInt64 = 0
     /// What the last datagram was.
     public private(set) var lastArrival = SequenceArrival.inOrder
 
@@ -75,6 +79,8 @@ public struct SequenceWindow: ~Copyable {
     @usableFromInline
     internal mutating func noteSlowly(_ sequence: UInt64) -> SequenceArrival {
         lastArrival = classify(sequence)
+        if lastArrival == .duplicate || lastArrival == .late { copyCount &+= 1 }
+        if lastArrival == .reordered { reorderedCount &+= 1 }
         arrivals &+= 1
         return lastArrival
     }

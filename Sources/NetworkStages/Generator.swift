@@ -24,6 +24,8 @@ public final class Generator: Capture, Summarizing {
         public var flow: Int
         /// Trains, or single datagrams, of a batch.
         public var batch: Int
+        /// When the first one is made, in nanoseconds of CLOCK_REALTIME; `nil`: at once.
+        package var first: Int64?
 
         public init(from reader: inout OptionReader) {
             size = reader.read("size", default: ByteCount(1_200), in: ByteCount(32)...ByteCount(65_507))
@@ -76,6 +78,7 @@ public final class Generator: Capture, Summarizing {
     private var place = 0
     private var next: UInt64 = 0
     private var filled: [Bool] = []
+    private var first = Timestamp.zero
 
     public init(options: Options, context: StageContext) {
         self.options = options
@@ -84,6 +87,10 @@ public final class Generator: Capture, Summarizing {
     }
 
     public func start(at now: Timestamp) throws(StageError) {
+        if let wall = options.first {
+            let origin = WallClock.of(context.shared).origin(now: now, wall: Socket.realtimeNanoseconds())
+            first = Timestamp(nanoseconds: wall - origin)
+        }
         guard let path = options.sizesFrom else { return }
         sizes = try Self.readSizes(context.resolve(path))
     }
@@ -108,6 +115,8 @@ public final class Generator: Capture, Summarizing {
     }
 
     public func capture(into output: inout PacketBatch, at now: Timestamp) throws(StageError) -> Wake {
+        // Nothing before its time: a pacer behind it would let what has waited go at once.
+        guard now >= first else { return .at(first) }
         let pool = output.pool
         if filled.count != pool.slotCount { filled = Array(repeating: false, count: pool.slotCount) }
         let size = Int(options.size.bytes)

@@ -1,9 +1,9 @@
-import PipelineCore
+package import PipelineCore
 
 #if canImport(Glibc)
-import Glibc
+package import Glibc
 #elseif canImport(Darwin)
-import Darwin
+package import Darwin
 #endif
 
 /// Calls of the C library under names that members of the same name do not hide.
@@ -26,7 +26,7 @@ package enum Libc {
     }
 
     @unsafe
-    static func accept(
+    package static func accept(
         _ descriptor: CInt,
         _ address: UnsafeMutablePointer<sockaddr>?,
         _ length: UnsafeMutablePointer<socklen_t>?
@@ -39,7 +39,7 @@ package enum Libc {
     }
 
     @unsafe
-    static func read(_ descriptor: CInt, _ bytes: UnsafeMutableRawPointer?, _ count: Int) -> Int {
+    package static func read(_ descriptor: CInt, _ bytes: UnsafeMutableRawPointer?, _ count: Int) -> Int {
         #if canImport(Glibc)
         unsafe Glibc.read(descriptor, bytes, count)
         #else
@@ -48,7 +48,7 @@ package enum Libc {
     }
 
     @unsafe
-    static func send(_ descriptor: CInt, _ bytes: UnsafeRawPointer?, _ count: Int, _ flags: CInt) -> Int {
+    package static func send(_ descriptor: CInt, _ bytes: UnsafeRawPointer?, _ count: Int, _ flags: CInt) -> Int {
         #if canImport(Glibc)
         unsafe Glibc.send(descriptor, bytes, count, flags)
         #else
@@ -57,7 +57,7 @@ package enum Libc {
     }
 
     /// A whole text file.
-    static func text(of path: String, limit: Int) throws(StageError) -> String {
+    package static func text(of path: String, limit: Int) throws(StageError) -> String {
         let descriptor = open(path, O_RDONLY)
         guard descriptor >= 0 else {
             throw StageError(.invalidInput, "\(path): \(Socket.message(errno))", errno: errno)

@@ -48,6 +48,13 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
         String(decoding: characters.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
+    /// Whether it is of this machine alone.
+    package var isLoopback: Bool {
+        family == AF_INET
+            ? bytes[4] == 127
+            : bytes.count >= 24 && bytes[8..<23].allSatisfy { $0 == 0 } && bytes[23] == 1
+    }
+
     package func withPointer<Result>(_ body: (UnsafePointer<sockaddr>, socklen_t) -> Result) -> Result {
         unsafe bytes.withUnsafeBytes { raw in
             unsafe raw.withMemoryRebound(to: sockaddr.self) { unsafe body($0.baseAddress!, socklen_t(bytes.count)) }
@@ -157,6 +164,14 @@ package enum Socket {
         var error: CInt = 0
         var length = socklen_t(MemoryLayout<CInt>.size)
         return unsafe getsockopt(descriptor, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno
+    }
+
+    /// Another descriptor of the same socket.
+    package static func duplicate(_ descriptor: CInt) -> CInt { fcntl(descriptor, F_DUPFD_CLOEXEC, 0) }
+
+    /// Blocks the calling thread.
+    package static func pause(nanoseconds: Int64) {
+        _ = poll(nil, 0, CInt(clamping: (nanoseconds + 999_999) / 1_000_000))
     }
 
     package static func message(_ number: CInt) -> String { unsafe String(cString: strerror(number)) }

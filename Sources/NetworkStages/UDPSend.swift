@@ -38,8 +38,6 @@ public final class UDPSend: Transport, Summarizing {
         package var begin: Int64?
         /// After that long nothing is sent any more, in nanoseconds from `begin`.
         package var length: Int64?
-        /// When sending begins; `nil`: at once.
-        package var first: Int64?
         package var report: Published<SenderReport>?
         package var progress: PublishedCount?
 
@@ -207,7 +205,6 @@ private final class UDPSendState {
         let limit = min(input.count, output.freeCapacity)
         guard limit > 0 else { return .whenFed }
         let time = Int64(bitPattern: cbatchio_real_ns())
-        if let first = options.first, time < first { return .at(Timestamp(nanoseconds: first - origin)) }
         if let length = options.length, let begin = options.begin, time - begin >= length {
             input.removeAll()
             return .finished

@@ -40,13 +40,11 @@ public struct SendingLane: Sendable {
         let pool = PacketPool(slotCount: 3 * batch, slotByteCount: segments * size)
         var context = StageContext(name: "flow/generator")
         let shared = context.shared
-        let generator = Generator(
-            options: Generator.Options(size: size, segments: segments, flow: flow, batch: batch),
-            context: context
-        )
+        var generate = Generator.Options(size: size, segments: segments, flow: flow, batch: batch)
+        generate.first = first
+        let generator = Generator(options: generate, context: context)
         var send = UDPSend.Options()
         send.socket = .adopted(socket)
-        send.first = first
         send.begin = begin
         send.length = length
         send.interval = interval
@@ -110,6 +108,9 @@ public struct ReceivingLane: Sendable {
     public var intervalLimit = 100_000
     public var socketReport = Published(SocketReport())
     public var report = Published(ReceiverReport())
+    public var status = Published(FlowStatus())
+    /// How often the status is told, in nanoseconds.
+    public var statusInterval: Int64 = 50_000_000
     public var progress = PublishedCount()
 
     public init(socket: CInt, flow: UInt32, size: Int) {
@@ -143,6 +144,8 @@ public struct ReceivingLane: Sendable {
         stats.shift = shift
         stats.intervalLimit = intervalLimit
         stats.report = report
+        stats.status = status
+        stats.statusInterval = statusInterval
         stats.progress = progress
         return Lane(
             name: "flow \(flow)",

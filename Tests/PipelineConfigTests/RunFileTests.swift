@@ -144,6 +144,6 @@ struct RunFileTests {
         #expect(all.count >= 16)
         #expect(Set(all.map(\.typeName)).count == all.count)
         #expect(all.allSatisfy { !$0.purpose.isEmpty })
-        #expect(all.first { $0.typeName == "pacer" }?.options.map(\.key) == ["rate", "burst"])
+        #expect(all.first { $0.typeName == "pacer" }?.options.map(\.key) == ["rate", "burst", "slack"])
     }
 }
