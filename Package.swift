@@ -109,6 +109,11 @@ let package = Package(
             dependencies: ["PipelineConfig", "StandardStages"],
             swiftSettings: testSettings
         ),
+        .testTarget(
+            name: "RateTestTests",
+            dependencies: ["RateTest", "Measures", "PipelineCore"],
+            swiftSettings: testSettings
+        ),
         .testTarget(name: "MeasuresTests", dependencies: ["Measures", "PipelineCore"], swiftSettings: testSettings),
         .testTarget(
             name: "DeliveryTests",

@@ -71,7 +71,7 @@ public final class FlowStats: Sink, Summarizing {
             options.progress?.publish(current.receivedCount)
             if let status = options.status, now >= nextStatus {
                 nextStatus = Timestamp(nanoseconds: now.nanoseconds + options.statusInterval)
-                status.publish(current.status())
+                status.publish(current.status(at: now))
             }
             if let report = options.report, current.hasNews { report.publish(self.report(of: current)) }
         }
@@ -131,7 +131,7 @@ public final class FlowStats: Sink, Summarizing {
     public func finish(at now: Timestamp) throws(StageError) {
         guard let current else { return }
         options.report?.publish(report(of: current))
-        options.status?.publish(current.status())
+        options.status?.publish(current.status(at: now))
     }
 
     public func summary() -> [(key: String, value: SummaryValue)] {
@@ -207,7 +207,11 @@ private final class FlowState {
     }
 
     var receivedCount: Int64 { account.firstCopyCount }
-    func status() -> FlowStatus { account.status() }
+    func status(at now: Timestamp) -> FlowStatus {
+        var status = account.status()
+        status.time = now.nanoseconds
+        return status
+    }
 
     /// Whether an interval has ended since the last time it was asked.
     var hasNews: Bool {

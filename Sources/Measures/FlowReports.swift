@@ -97,6 +97,8 @@ public struct SocketReport: Hashable, Sendable, Codable {
 
 /// Where a flow stands while it runs, as its receiver sees it. Counts are from its beginning, warm-up included.
 public struct FlowStatus: Hashable, Sendable, Codable {
+    /// When this was so, in nanoseconds of the receiver's clock.
+    public var time: Int64 = 0
     /// First copies.
     public var received: Int64 = 0
     /// Duplicates, and what came too late to tell.

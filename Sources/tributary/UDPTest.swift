@@ -49,6 +49,8 @@ struct UDPTest: AsyncParsableCommand {
     var search: Search?
     @Option(help: "Ratio of loss that the search for a rate allows.")
     var loss = 0.0
+    @Option(help: "How the search for capacity adjusts its rate: type b or c of RFC 9097.")
+    var algorithm = CapacitySearch.Algorithm.c
     @Option(help: "File whose first line is the server's secret.", completion: .file())
     var secretFile: String?
     @Option(help: "Write the intervals to a CSV file.", completion: .file(extensions: ["csv"]))
@@ -128,7 +130,7 @@ struct UDPTest: AsyncParsableCommand {
         return plan
     }
 
-    private func segments(_ plan: TestPlan) -> Int {
+    func segments(_ plan: TestPlan) -> Int {
         let limit = max(1, 65_507 / max(1, plan.size))
         switch gso {
         case .off: return 1
