@@ -131,7 +131,9 @@ let package = Package(
         // Sockets and the machine's clock, on loopback; run one after the other.
         .testTarget(
             name: "RealTests",
-            dependencies: ["Delivery", "StandardStages", "Lab", "PipelineRuntime", "tributary"],
+            dependencies: [
+                "Delivery", "StandardStages", "Lab", "PipelineRuntime", "RateTest", "Measures", "NetworkStages", "tributary",
+            ],
             swiftSettings: testSettings
         ),
         .testTarget(

@@ -74,7 +74,7 @@ struct UDPTest: AsyncParsableCommand {
         let signals = Signals(control)
         defer { withExtendedLifetime(signals) {} }
         if let search { return try await perform(search, client, plan, control) }
-        let display = LineDisplay(isQuiet: output.quiet || output.json && !Terminal.isInteractive)
+        let display = LineDisplay(isQuiet: output.quiet)
         let made = client
         let outcome = await blocking { () -> Result<TestResult, ControlFault> in
             do throws(ControlFault) {

@@ -86,9 +86,10 @@ final class Program {
             .first { FileManager.default.isExecutableFile(atPath: $0) } ?? "tributary"
     }
 
-    init(_ arguments: [String], in folder: String) throws {
-        process.executableURL = URL(filePath: Self.path)
-        process.arguments = arguments
+    /// - Parameter namespace: A network namespace to start it in.
+    init(_ arguments: [String], in folder: String, namespace: String? = nil) throws {
+        process.executableURL = URL(filePath: namespace == nil ? Self.path : Network.ip ?? "ip")
+        process.arguments = (namespace.map { ["netns", "exec", $0, Self.path] } ?? []) + arguments
         process.currentDirectoryURL = URL(filePath: folder)
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output
@@ -102,10 +103,14 @@ final class Program {
     func signal(_ number: CInt) { kill(process.processIdentifier, number) }
 
     /// The next line on stdout; blocks until it is there.
-    func line() -> String {
+    func line() -> String { Self.line(of: output) }
+    /// The next line on stderr; blocks until it is there.
+    func errorLine() -> String { Self.line(of: errors) }
+
+    private static func line(of pipe: Pipe) -> String {
         var bytes: [UInt8] = []
         var byte: UInt8 = 0
-        while unsafe read(output.fileHandleForReading.fileDescriptor, &byte, 1) == 1, byte != 10 { bytes.append(byte) }
+        while unsafe read(pipe.fileHandleForReading.fileDescriptor, &byte, 1) == 1, byte != 10 { bytes.append(byte) }
         return String(decoding: bytes, as: UTF8.self)
     }
 
@@ -118,5 +123,88 @@ final class Program {
             process.terminationReason == .exit ? process.terminationStatus : -process.terminationStatus,
             String(decoding: text, as: UTF8.self), String(decoding: complaints, as: UTF8.self)
         )
+    }
+}
+
+/// Two network namespaces joined by a veth pair, gone when the test is: `10.99.0.1` in ``near``, `10.99.0.2` in ``far``.
+final class Network {
+    let near: String
+    let far: String
+
+    static let ip = ["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"].first {
+        FileManager.default.isExecutableFile(atPath: $0)
+    }
+    /// Why there can be none here; `nil` if there can.
+    static let obstacle: String? = {
+        guard geteuid() == 0 else { return "needs root for network namespaces" }
+        guard ip != nil else { return "needs ip of iproute2" }
+        let name = "tributary-probe-\(getpid())"
+        guard (try? command("ip", "netns", "add", name))?.status == 0 else { return "no network namespace can be made" }
+        _ = try? command("ip", "netns", "del", name)
+        return nil
+    }()
+
+    init() throws {
+        let id = "\(getpid())-\(UInt16.random(in: 0...9_999))"
+        near = "tributary-near-\(id)"
+        far = "tributary-far-\(id)"
+        try Self.must("ip", "netns", "add", near)
+        try Self.must("ip", "netns", "add", far)
+        try Self.must(
+            "ip",
+            "link",
+            "add",
+            "veth0",
+            "netns",
+            near,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "veth1",
+            "netns",
+            far
+        )
+        try Self.must("ip", "-n", near, "addr", "add", "10.99.0.1/24", "dev", "veth0")
+        try Self.must("ip", "-n", far, "addr", "add", "10.99.0.2/24", "dev", "veth1")
+        for (name, link) in [(near, "veth0"), (far, "veth1"), (near, "lo"), (far, "lo")] {
+            try Self.must("ip", "-n", name, "link", "set", link, "up")
+        }
+    }
+
+    deinit {
+        _ = try? Self.command("ip", "netns", "del", near)
+        _ = try? Self.command("ip", "netns", "del", far)
+    }
+
+    /// Runs a command to its end.
+    @discardableResult
+    static func command(_ arguments: String...) throws -> (status: CInt, output: String) { try command(arguments) }
+
+    static func command(_ arguments: [String]) throws -> (status: CInt, output: String) {
+        let process = Process()
+        process.executableURL = URL(filePath: "/usr/bin/env")
+        process.arguments = ["PATH=/usr/sbin:/sbin:/usr/bin:/bin"] + arguments
+        let output = Pipe()
+        process.standardOutput = output
+        process.standardError = output
+        process.standardInput = FileHandle.nullDevice
+        try process.run()
+        let text = output.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        return (process.terminationStatus, String(decoding: text, as: UTF8.self))
+    }
+
+    static func must(_ arguments: String...) throws {
+        let (status, output) = try command(arguments)
+        try #require(status == 0, "\(arguments.joined(separator: " ")): \(output)")
+    }
+
+    /// Runs a command in a namespace.
+    @discardableResult
+    func run(in name: String, _ arguments: String...) throws -> String {
+        let (status, output) = try Self.command(["ip", "netns", "exec", name] + arguments)
+        try #require(status == 0, "\(arguments.joined(separator: " ")): \(output)")
+        return output
     }
 }
