@@ -101,6 +101,13 @@ let package = Package(
             dependencies: ["StandardStages", "PipelineRuntime", "Lab", "Measures", "RateTest", arguments],
             swiftSettings: settings
         ),
+        // A program of its own: callgrind does not survive the main thread of an asynchronous one.
+        .executableTarget(
+            name: "hot-loop",
+            dependencies: ["RateTest"],
+            path: "tools/bench/hot-loop-program",
+            swiftSettings: settings
+        ),
         .target(name: "PipelineTestKit", dependencies: ["PipelineCore", "PipelineRuntime"], swiftSettings: settings),
 
         // One test target for each that has tests.

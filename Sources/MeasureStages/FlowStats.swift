@@ -236,7 +236,6 @@ private final class FlowState {
         report.variation = account.variationQuantiles
         report.reorderingExtent = account.extentQuantiles
         report.jitter = account.jitter
-        report.negativeDelays = account.negativeDelayCount
         account.forEachDelay { report.delayBuckets.append([$0, $1]) }
         return report
     }

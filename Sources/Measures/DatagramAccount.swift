@@ -86,8 +86,6 @@ public struct DatagramAccount: ~Copyable {
     @usableFromInline internal var delay = LogLinearHistogram()
     @usableFromInline internal var variation = LogLinearHistogram()
     @usableFromInline internal var extents = LogLinearHistogram()
-    /// Arrivals that would have been before they were sent: the clocks are further apart than was said.
-    public private(set) var negativeDelayCount: Int64 = 0
     /// The interval whose delays are in `recentDelay`.
     private var newest = -1
     private let length: Int64
@@ -121,35 +119,56 @@ public struct DatagramAccount: ~Copyable {
     public mutating func receive(sequence: UInt64, sent: Int64, arrived: Int64, byteCount: Int) {
         if UInt64(bitPattern: sent &- intervalBegin) >= intervalLength { enterInterval(of: sent) }
         let transit = arrived &- sent
+        let difference = transit &- previousDelay
+        if window.note(sequence) == .inOrder, previousDelay != Int64.min {
+            counts.inOrder &+= 1
+            counts.byteCount &+= Int64(truncatingIfNeeded: byteCount)
+            jitterEstimate.update(difference: difference)
+            variation.record(difference.magnitude)
+        } else {
+            receiveOutOfOrder(transit, byteCount)
+        }
+        previousDelay = transit
+        // Neighbours in a train have one delay.
+        if difference != 0 { noteDelay(transit) }
+        recentDelay.record(UInt64(bitPattern: max(0, transit)))
+    }
+
+    /// Takes a datagram into account that was sent and arrived at the same times as the one before, as in a train: its delay
+    /// is that one's, and so are its interval and its bucket.
+    ///
+    /// - Precondition: A datagram has been received before, with the same times.
+    @inlinable @inline(__always)
+    public mutating func receiveAgain(sequence: UInt64, byteCount: Int, bucket: Int) {
         if window.note(sequence) == .inOrder {
             counts.inOrder &+= 1
             counts.byteCount &+= Int64(truncatingIfNeeded: byteCount)
-            if previousDelay != Int64.min {
-                let difference = transit &- previousDelay
-                jitterEstimate.update(difference: difference)
-                variation.record(difference.magnitude)
-            }
+            jitterEstimate.update(difference: 0)
+            variation.record(bucket: 0)
         } else {
-            receiveOutOfOrder(sequence, transit, byteCount)
+            receiveOutOfOrder(previousDelay, byteCount)
         }
-        previousDelay = transit
+        recentDelay.record(bucket: bucket)
+    }
+
+    /// The bucket of the last datagram's delay.
+    @inlinable @inline(__always)
+    public var delayBucket: Int { LogLinearHistogram.bucket(of: UInt64(bitPattern: max(0, previousDelay))) }
+
+    @inlinable @inline(__always)
+    internal mutating func noteDelay(_ transit: Int64) {
         leastDelay = min(leastDelay, transit)
         greatestDelay = max(greatestDelay, transit)
-        if transit >= 0 { recentDelay.record(UInt64(bitPattern: transit)) } else { noteNegative() }
     }
 
+    /// The first datagram of all, and those that came out of order.
     @usableFromInline
-    internal mutating func noteNegative() {
-        negativeDelayCount += 1
-        recentDelay.record(0)
-    }
-
-    @usableFromInline
-    internal mutating func receiveOutOfOrder(_ sequence: UInt64, _ transit: Int64, _ byteCount: Int) {
-        // `note` has counted it as an arrival; what it was is told by its place.
+    internal mutating func receiveOutOfOrder(_ transit: Int64, _ byteCount: Int) {
         if previousDelay != Int64.min { jitterEstimate.update(difference: transit &- previousDelay) }
         switch window.lastArrival {
-        case .inOrder: break
+        case .inOrder:
+            counts.inOrder += 1
+            counts.byteCount += Int64(byteCount)
         case .reordered:
             counts.reordered += 1
             counts.byteCount += Int64(byteCount)
@@ -203,7 +222,6 @@ public struct DatagramAccount: ~Copyable {
             recentDelay = LogLinearHistogram()
             variation = LogLinearHistogram()
             extents = LogLinearHistogram()
-            negativeDelayCount = 0
         }
     }
 
@@ -237,8 +255,9 @@ public struct DatagramAccount: ~Copyable {
             status.leastDelay = leastDelay
             status.greatestDelay = greatestDelay
         }
-        leastDelay = .max
-        greatestDelay = .min
+        // A steady flow repeats its last delay without a word.
+        leastDelay = previousDelay == .min ? .max : previousDelay
+        greatestDelay = previousDelay
         return status
     }
     /// First copies so far, warm-up included.

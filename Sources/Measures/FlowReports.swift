@@ -126,7 +126,6 @@ public struct ReceiverReport: Hashable, Sendable, Codable {
     public var variation = DelayQuantiles()
     public var reorderingExtent = DelayQuantiles()
     public var jitter: Int64 = 0
-    public var negativeDelays: Int64 = 0
     /// The delay histogram: the greatest value of a bucket, and its count.
     public var delayBuckets: [[UInt64]] = []
     public init() {}

@@ -13,12 +13,16 @@ public struct LogLinearHistogram: ~Copyable {
 
     public init() {}
 
+    /// The greatest value that is told from others; longer ones count as this.
+    public static let limit: UInt64 = 1 << 42 - 1
+
     /// The bucket of a value.
     @inlinable @inline(__always)
     public static func bucket(of value: UInt64) -> Int {
-        // The position of the highest bit, at least 7: below 256 every value has a bucket of its own.
-        let shift = max(0, 56 &- value.leadingZeroBitCount)
-        return min(bucketCount &- 1, shift &* 128 &+ Int(truncatingIfNeeded: value &>> UInt64(shift)))
+        let value = min(value, limit)
+        // Below 256 every value has a bucket of its own: bit 7 stands for all of them.
+        let shift = UInt64(truncatingIfNeeded: 56 &- (value | 128).leadingZeroBitCount)
+        return Int(truncatingIfNeeded: shift &* 128 &+ value &>> shift)
     }
 
     /// The greatest value that counts in a bucket.
@@ -30,7 +34,14 @@ public struct LogLinearHistogram: ~Copyable {
 
     /// Counts a value.
     @inlinable @inline(__always)
-    public mutating func record(_ value: UInt64) { counts[Self.bucket(of: value)] &+= 1 }
+    public mutating func record(_ value: UInt64) {
+        // In bounds: the bucket of the limit is the last one.
+        unsafe counts[unchecked: Self.bucket(of: value)] &+= 1
+    }
+
+    /// Counts a value of a bucket.
+    @inlinable @inline(__always)
+    internal mutating func record(bucket: Int) { counts[bucket] &+= 1 }
 
     /// Counts a value so many times.
     public mutating func record(_ value: UInt64, times: UInt64) { counts[Self.bucket(of: value)] &+= times }

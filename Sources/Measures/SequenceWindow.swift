@@ -21,16 +21,17 @@ public struct SequenceWindow: ~Copyable {
     /// Sequence numbers in the window.
     public static let span: UInt64 = 65_536
     @usableFromInline internal var bits = InlineArray<1_024, UInt64>(repeating: 0)
+    /// The number that continues a run of arrivals without gap or disorder; `.max`: none is going on. While one is, it is
+    /// the only thing that an arrival changes, with its bit: the other two lie `runOffset` and nothing behind it.
+    @usableFromInline internal var expected = UInt64.max
+    private var storedNext: UInt64 = 0
+    private var storedArrivals: UInt64 = 0
+    private var runOffset: UInt64 = 0
+
     /// One more than the largest sequence number that has come (NextExp).
-    public var nextExpected: UInt64 {
-        @inlinable @inline(__always) get { next }
-    }
-    @usableFromInline internal var next: UInt64 = 0
+    public var nextExpected: UInt64 { expected == .max ? storedNext : expected }
     /// Datagrams that have arrived, of every class.
-    public var arrivalCount: UInt64 {
-        @inlinable @inline(__always) get { arrivals }
-    }
-    @usableFromInline internal var arrivals: UInt64 = 0
+    public var arrivalCount: UInt64 { expected == .max ? storedArrivals : expected &- runOffset }
 
     /// Runs of arrivals that were in order and without a gap: where each began. Enough to find the first datagram that
     /// came before a reordered one and has a larger number, without a word for every arrival.
@@ -41,8 +42,6 @@ public struct SequenceWindow: ~Copyable {
     }
     @usableFromInline internal var runs = InlineArray<1_024, Run>(repeating: Run())
     @usableFromInline internal var runCount: UInt64 = 0
-    /// The arrival number that would continue the current run.
-    @usableFromInline internal var runContinues: UInt64 = .max
     /// Of the last reordered datagram: how many arrivals lie between it and the first larger one (RFC 4737 §4.2.2).
     public var lastExtent: UInt64 = 0
 
@@ -58,53 +57,48 @@ public struct SequenceWindow: ~Copyable {
     /// Takes note of a datagram.
     @inlinable @inline(__always)
     public mutating func note(_ sequence: UInt64) -> SequenceArrival {
-        if sequence == next, continues {
-            step(sequence)
-            return .inOrder
-        }
-        return noteSlowly(sequence)
-    }
-
-    @inlinable @inline(__always)
-    internal var continues: Bool { runContinues == arrivals }
-
-    @inlinable @inline(__always)
-    internal mutating func step(_ sequence: UInt64) {
-        bits[Int(truncatingIfNeeded: sequence &>> 6) & 1_023] |= 1 &<< (sequence & 63)
-        next = sequence &+ 1
-        arrivals &+= 1
-        runContinues = arrivals
+        // No sender counts to 2⁶³: the highest bit is never right, and so `.max` is never a number.
+        let sequence = sequence & UInt64.max >> 1
+        guard sequence == expected else { return noteSlowly(sequence) }
+        // In bounds: the window has 1,024 words.
+        unsafe bits[unchecked: Int(truncatingIfNeeded: sequence &>> 6) & 1_023] |= 1 &<< (sequence & 63)
+        expected = sequence &+ 1
+        return .inOrder
     }
 
     @usableFromInline
     internal mutating func noteSlowly(_ sequence: UInt64) -> SequenceArrival {
+        storedNext = nextExpected
+        storedArrivals = arrivalCount
+        expected = .max
         lastArrival = classify(sequence)
         if lastArrival == .duplicate || lastArrival == .late { copyCount &+= 1 }
         if lastArrival == .reordered { reorderedCount &+= 1 }
-        arrivals &+= 1
+        storedArrivals &+= 1
+        if lastArrival == .inOrder {
+            expected = storedNext
+            runOffset = storedNext &- storedArrivals
+        }
         return lastArrival
     }
 
     private mutating func classify(_ sequence: UInt64) -> SequenceArrival {
         // No sender counts so far: a damaged number.
         guard sequence < 1 << 62 else { return .late }
-        if sequence >= next {
-            clear(from: next, through: sequence)
-            if sequence != next || !continues {
-                runs[Int(runCount % 1_024)].sequence = sequence
-                runs[Int(runCount % 1_024)].arrival = arrivals
-                runCount += 1
-            }
+        if sequence >= storedNext {
+            clear(from: storedNext, through: sequence)
+            runs[Int(runCount % 1_024)].sequence = sequence
+            runs[Int(runCount % 1_024)].arrival = storedArrivals
+            runCount += 1
             set(sequence)
-            next = sequence &+ 1
-            runContinues = arrivals &+ 1
+            storedNext = sequence &+ 1
             return .inOrder
         }
-        if next - sequence > Self.span { return .late }
+        if storedNext - sequence > Self.span { return .late }
         let word = Int(truncatingIfNeeded: sequence >> 6) & 1_023
         if bits[word] & (1 << (sequence & 63)) != 0 { return .duplicate }
         set(sequence)
-        lastExtent = arrivals - firstLarger(than: sequence)
+        lastExtent = storedArrivals - firstLarger(than: sequence)
         return .reordered
     }
 

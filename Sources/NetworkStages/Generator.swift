@@ -5,7 +5,7 @@ public import PipelineCore
 /// sizes from a list.
 ///
 /// Equal datagrams come as trains of up to `segments`, which the kernel cuts. The bytes behind the header are the same in
-/// all datagrams of a flow and are written once for each slot; ``UDPSend`` writes the headers.
+/// all datagrams of a flow and are written once; ``UDPSend`` writes the headers.
 public final class Generator: Capture, Summarizing {
     public static let typeName = "generator"
 
@@ -77,7 +77,7 @@ public final class Generator: Capture, Summarizing {
     private var sizes: [Int] = []
     private var place = 0
     private var next: UInt64 = 0
-    private var filled: [Bool] = []
+    private var hasFilled = false
     private var first = Timestamp.zero
 
     public init(options: Options, context: StageContext) {
@@ -118,26 +118,30 @@ public final class Generator: Capture, Summarizing {
         // Nothing before its time: a pacer behind it would let what has waited go at once.
         guard now >= first else { return .at(first) }
         let pool = output.pool
-        if filled.count != pool.slotCount { filled = Array(repeating: false, count: pool.slotCount) }
-        let size = Int(options.size.bytes)
+        if !hasFilled {
+            // Once for all datagrams: behind the headers all bytes of a flow are the same.
+            pool.fill(0xA5)
+            hasFilled = true
+        }
+        let (size, segments, limit) = (Int(options.size.bytes), options.segments, options.count)
+        let isFixed = sizes.isEmpty && options.maxSize == nil
+        let flow = UInt32(options.flow)
+        var next = next
+        defer { self.next = next }
         while !output.isFull {
-            var datagrams = options.segments
-            if options.count > 0 {
-                guard next < options.count else { return .finished }
-                datagrams = Int(min(UInt64(datagrams), options.count - next))
+            var datagrams = segments
+            if limit > 0 {
+                guard next < limit else { return .finished }
+                datagrams = Int(min(UInt64(datagrams), limit - next))
             }
             // The slots are all on their way: more when they come back.
             guard let slot = pool.take() else { break }
-            var packet = PacketDescriptor(.data, sequence: next, stream: UInt32(options.flow), captured: now)
-            if options.segments > 1 {
+            var packet = PacketDescriptor(.data, sequence: next, stream: flow, captured: now)
+            if segments > 1 {
                 packet.byteCount = UInt32(datagrams * size)
                 packet.segment = UInt16(size)
             } else {
-                packet.byteCount = UInt32(nextSize(size))
-            }
-            if !filled[Int(slot)] {
-                unsafe pool.slotBytes(slot).initializeMemory(as: UInt8.self, repeating: 0xA5)
-                filled[Int(slot)] = true
+                packet.byteCount = UInt32(isFixed ? size : nextSize(size))
             }
             output.append(packet, takingOver: slot)
             next += UInt64(datagrams)

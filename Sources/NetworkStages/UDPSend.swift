@@ -239,23 +239,9 @@ private final class UDPSendState {
         for index in 0..<limit {
             let packet = descriptors[index]
             guard let bytes = unsafe input.mutableBytes(at: index) else { continue }
-            let word = TestDatagram.firstWord(flow: packet.stream)
             let byteCount = Int(packet.byteCount)
             let segment = packet.segment == 0 ? byteCount : Int(packet.segment)
-            var offset = 0
-            var sequence = packet.sequence
-            while offset < byteCount {
-                let length = min(segment, byteCount &- offset)
-                unsafe TestDatagram.store(
-                    into: bytes + offset,
-                    firstWord: word,
-                    sequence: sequence,
-                    sendTime: stamp,
-                    byteCount: length
-                )
-                sequence &+= 1
-                offset &+= length
-            }
+            unsafe UDPSend.writeHeaders(of: packet, at: bytes, stamp)
             guard cutsByHand, packet.segment != 0 else {
                 guard count < Self.vectorCount else { break }
                 unsafe messages[count].bytes = bytes
@@ -265,7 +251,7 @@ private final class UDPSendState {
                 continue
             }
             var skipped = index == 0 ? goneOfFirst : 0
-            offset = 0
+            var offset = 0
             while offset < byteCount, count < Self.vectorCount {
                 let length = min(segment, byteCount - offset)
                 if skipped > 0 {
@@ -401,6 +387,42 @@ private final class UDPSendState {
 }
 
 extension UDPSend {
+    /// Writes the header of every datagram of a packet.
+    @unsafe @inline(__always)
+    fileprivate static func writeHeaders(of packet: PacketDescriptor, at bytes: UnsafeMutableRawPointer, _ stamp: UInt64) {
+        let word = TestDatagram.firstWord(flow: packet.stream)
+        let byteCount = Int(packet.byteCount)
+        let segment = packet.segment == 0 ? byteCount : Int(packet.segment)
+        var offset = 0
+        var sequence = packet.sequence
+        while offset < byteCount {
+            let length = min(segment, byteCount &- offset)
+            unsafe TestDatagram.store(
+                into: bytes + offset,
+                firstWord: word,
+                sequence: sequence,
+                sendTime: stamp,
+                byteCount: length
+            )
+            sequence &+= 1
+            offset &+= length
+        }
+    }
+
+    /// Writes all headers of a batch, as if it were sent at `now`; for measuring that alone.
+    ///
+    /// - Returns: Datagrams.
+    package static func writeHeaders(_ batch: borrowing PacketBatch, at now: Timestamp) -> Int {
+        let packets = batch.descriptors
+        var count = 0
+        for index in packets.indices {
+            guard let bytes = unsafe batch.mutableBytes(at: index) else { continue }
+            unsafe writeHeaders(of: packets[index], at: bytes, UInt64(now.nanoseconds))
+            count += packets[index].datagramCount
+        }
+        return count
+    }
+
     /// Bytes of the headers of UDP and IP.
     package static func overhead(_ family: CInt) -> Int { family == AF_INET6 ? 48 : 28 }
 }

@@ -135,6 +135,7 @@ public struct PacketBatch: ~Copyable {
     /// Appends a packet that takes over a slot that the caller holds.
     ///
     /// - Precondition: The batch is not full and the packet lies within the slot.
+    @inlinable
     package mutating func append(_ descriptor: PacketDescriptor, takingOver slot: UInt32) {
         precondition(!isFull, "PacketBatch capacity overflow")
         precondition(Int(descriptor.byteCount) <= pool.slotByteCount, "outside its slot")
@@ -147,7 +148,7 @@ public struct PacketBatch: ~Copyable {
     /// Where the bytes of the packet at `index` lie, for a stage that hands them to the kernel; `nil` if it has only a size.
     ///
     /// - Precondition: `index` is in `0..<count`. The address is good until the batch changes.
-    @unsafe
+    @unsafe @inlinable
     package func mutableBytes(at index: Int) -> UnsafeMutableRawPointer? {
         precondition(index >= 0 && index < count, "packet index out of range")
         let descriptor = unsafe storage[index]
@@ -183,6 +184,7 @@ public struct PacketBatch: ~Copyable {
     }
 
     /// Drops every packet and gives its slot back to the pool.
+    @inlinable
     public mutating func removeAll() {
         for index in 0..<count where unsafe storage[index].slot != .max { pool.release(unsafe storage[index].slot) }
         storedCount = 0

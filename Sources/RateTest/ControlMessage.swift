@@ -114,7 +114,7 @@ extension FlowEnd {
         if let receiver {
             guard isSane(receiver.warmUp), isSane(receiver.total), receiver.intervals.count <= 100_001,
                 receiver.intervals.allSatisfy({ isSane($0.counts) && isSane($0.delay) && isSane($0.jitter) }),
-                isSane(receiver.corrupted, receiver.foreign, receiver.negativeDelays, receiver.jitter),
+                isSane(receiver.corrupted, receiver.foreign, receiver.jitter),
                 isSane(receiver.delay), isSane(receiver.variation), isSane(receiver.reorderingExtent),
                 receiver.delayBuckets.count <= LogLinearHistogram.bucketCount,
                 receiver.delayBuckets.allSatisfy({ $0.count == 2 && $0[1] < UInt64(limit) })

@@ -37,7 +37,7 @@ public struct SendingLane: Sendable {
 
     /// Makes the lane, on the thread that runs it.
     public func make() -> Lane {
-        let pool = PacketPool(slotCount: 3 * batch, slotByteCount: segments * size)
+        let pool = PacketPool(slotCount: 3 * batch, slotByteCount: segments * size, isTouched: true)
         var context = StageContext(name: "flow/generator")
         let shared = context.shared
         var generate = Generator.Options(size: size, segments: segments, flow: flow, batch: batch)
@@ -99,6 +99,8 @@ public struct ReceivingLane: Sendable {
     public var batch: Int?
     public var kernelStamps = true
     public var receiveBuffer = ByteCount.mebibytes(8)
+    /// Whether the socket is not connected yet, and is to be to the first sender.
+    public var isUnconnected = false
     public var pin: Int?
     /// When measuring begins, by the sender's clock; `nil`: with the first datagram.
     public var begin: Int64?
@@ -124,7 +126,7 @@ public struct ReceivingLane: Sendable {
         let batch = batch ?? (gro ? 64 : 256)
         // A page more than the size: a datagram that is too long shows.
         let room = gro ? 65_536 : max(2_048, (size + 1_023) / 1_024 * 1_024)
-        let pool = PacketPool(slotCount: 3 * batch, slotByteCount: room)
+        let pool = PacketPool(slotCount: 2 * batch, slotByteCount: room, isTouched: true)
         let context = StageContext(name: "flow/udp_receive")
         var receive = UDPReceive.Options()
         receive.socket = .adopted(socket)
@@ -134,6 +136,7 @@ public struct ReceivingLane: Sendable {
         receive.batch = batch
         receive.kernelStamps = kernelStamps
         receive.receiveBuffer = receiveBuffer
+        receive.single = isUnconnected
         receive.pin = pin
         receive.report = socketReport
         var reader = OptionReader.describing()

@@ -23,37 +23,15 @@ public enum RawFlow {
         return descriptor
     }
 
-    /// Opens a socket at `address`; its port is told to `announce`. Waits for a datagram and connects to where it is from.
+    /// Opens a socket at `address`.
     ///
-    /// - Returns: `nil` if none came within the time.
-    public static func accepted(
-        at address: String,
-        receiveBuffer: ByteCount,
-        gro: Bool,
-        within limit: Duration,
-        announce: (String) -> Void
-    ) throws(StageError) -> CInt? {
+    /// - Returns: It, and where it is bound.
+    public static func bound(
+        to address: String,
+        receiveBuffer: ByteCount
+    ) throws(StageError) -> (socket: CInt, address: String) {
         let (descriptor, bound) = try Socket.bound(to: address, stream: false)
         _ = cbatchio_set_receive_buffer(descriptor, CInt(clamping: receiveBuffer.bytes))
-        if gro { _ = cbatchio_configure(descriptor, bound.family, UInt32(CBATCHIO_GRO)) }
-        announce("\(bound)")
-        var request = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        let milliseconds = Timestamp.zero.advanced(by: limit).nanoseconds / 1_000_000
-        guard unsafe poll(&request, 1, CInt(clamping: milliseconds)) > 0 else {
-            Libc.close(descriptor)
-            return nil
-        }
-        var peer = [UInt8](repeating: 0, count: 128)
-        var length = socklen_t(peer.count)
-        var byte: UInt8 = 0
-        let status = unsafe peer.withUnsafeMutableBytes { raw in
-            unsafe raw.withMemoryRebound(to: sockaddr.self) {
-                unsafe recvfrom(descriptor, &byte, 1, CInt(MSG_PEEK), $0.baseAddress!, &length)
-            }
-        }
-        if status >= 0, let from = SocketAddress(bytes: Array(peer.prefix(Int(length)))) {
-            _ = unsafe from.withPointer { unsafe connect(descriptor, $0, $1) }
-        }
-        return descriptor
+        return (descriptor, "\(bound)")
     }
 }

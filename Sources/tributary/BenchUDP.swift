@@ -65,19 +65,14 @@ extension Bench {
         @Option var flow: UInt32 = 1
 
         func run() async throws {
-            let socket = try RawFlow.accepted(
-                at: listen,
-                receiveBuffer: ByteCount(buffer),
-                gro: gro,
-                within: .seconds(10)
-            ) { Terminal.result("port \($0.split(separator: ":").last ?? "")") }
-            guard let socket else { throw StageError(.invalidInput, "no datagram came within 10 s") }
+            let (socket, address) = try RawFlow.bound(to: listen, receiveBuffer: ByteCount(buffer))
             var lane = ReceivingLane(socket: socket, flow: flow, size: 2_048)
             lane.gro = gro
             lane.batch = batch
             lane.kernelStamps = kernelStamps
             lane.receiveBuffer = ByteCount(buffer)
             lane.pin = cpu
+            lane.isUnconnected = true
             let words = wait.split(separator: ":")
             guard let waiting = NetworkStages.UDPReceive.Waiting(rawValue: String(words.first ?? "")) else {
                 throw ValidationError("--wait is spin, block or nap:MICROSECONDS")
@@ -88,25 +83,28 @@ extension Bench {
             let made = lane
             let watcher = Task {
                 // Over when it is quiet: the sender has ended.
-                var last: Int64 = -1
-                var quiet = 0
-                let deadline = ContinuousClock.now.advanced(by: .seconds(seconds))
-                while ContinuousClock.now < deadline, quiet < 30 {
+                while made.socketReport.value.receiveBuffer == 0 { try await Task.sleep(for: .milliseconds(1)) }
+                Terminal.result("port \(address.split(separator: ":").last ?? "")")
+                let patience = ContinuousClock.now.advanced(by: .seconds(10))
+                while made.progress.value == 0, ContinuousClock.now < patience { try await Task.sleep(for: .milliseconds(5)) }
+                let began = ContinuousClock.now
+                var last: Int64 = 0
+                var lastChange = began
+                while began.duration(to: .now) < .seconds(seconds), lastChange.duration(to: .now) < .milliseconds(300) {
                     try await Task.sleep(for: .milliseconds(10))
-                    let now = made.progress.value
-                    quiet = now == last ? quiet + 1 : 0
-                    last = now
+                    guard made.progress.value != last else { continue }
+                    last = made.progress.value
+                    lastChange = .now
                 }
                 control.drain()
+                return began.duration(to: lastChange) / .seconds(1)
             }
-            let began = ContinuousClock.now
             let outcomes = await RealTimeDriver().run(
                 [LaneMaker { made.make() }],
                 limits: RunLimits(duration: .seconds(86_400)),
                 control: control
             )
-            watcher.cancel()
-            let elapsed = began.duration(to: .now) / .seconds(1)
+            let elapsed = try await watcher.value
             try Bench.check(outcomes)
             let report = lane.report.value
             let socketReport = lane.socketReport.value

@@ -48,27 +48,63 @@ public enum TestDatagram {
         shift: Int64,
         into account: inout DatagramAccount
     ) -> Int {
-        var offset = offset
         let wanted = firstWord.bigEndian
         let end = bytes.byteCount
-        while offset < end {
-            let byteCount = min(segment, end &- offset)
-            guard byteCount >= WireHeader.byteCount else { return offset }
-            // In bounds: at least 32 bytes from `offset` on were checked above.
-            let tail = unsafe bytes.unsafeLoadUnaligned(fromByteOffset: offset &+ 24, as: UInt64.self)
-            guard unsafe bytes.unsafeLoadUnaligned(fromByteOffset: offset, as: UInt64.self) == wanted,
-                tail.byteSwapped == UInt64(truncatingIfNeeded: byteCount &- WireHeader.byteCount)
+        guard segment >= WireHeader.byteCount, offset >= 0, offset <= end else { return offset }
+        return unsafe bytes.withUnsafeBytes { raw in
+            guard let base = raw.baseAddress else { return offset }
+            var offset = offset
+            // Whole datagrams first: their length is known, so their headers' last word is too.
+            let tail = UInt64(truncatingIfNeeded: segment &- WireHeader.byteCount).bigEndian
+            while end &- offset >= segment {
+                // In bounds: a segment, and so a header, lies behind `offset`.
+                let header = unsafe base + offset
+                guard unsafe header.loadUnaligned(as: UInt64.self) == wanted,
+                    unsafe header.loadUnaligned(fromByteOffset: 24, as: UInt64.self) == tail
+                else { return offset }
+                unsafe take(header, byteCount: segment, arrived, shift, &account)
+                offset &+= segment
+                // A train's datagrams have one send time: as long as it stays, so do delay, interval and bucket.
+                let sent = unsafe header.loadUnaligned(fromByteOffset: 16, as: UInt64.self)
+                let bucket = account.delayBucket
+                while end &- offset >= segment {
+                    let header = unsafe base + offset
+                    guard unsafe header.loadUnaligned(fromByteOffset: 16, as: UInt64.self) == sent,
+                        unsafe header.loadUnaligned(as: UInt64.self) == wanted,
+                        unsafe header.loadUnaligned(fromByteOffset: 24, as: UInt64.self) == tail
+                    else { break }
+                    let sequence = unsafe header.loadUnaligned(fromByteOffset: 8, as: UInt64.self).byteSwapped
+                    account.receiveAgain(sequence: sequence, byteCount: segment, bucket: bucket)
+                    offset &+= segment
+                }
+            }
+            let left = end &- offset
+            guard left >= WireHeader.byteCount else { return offset }
+            let header = unsafe base + offset
+            guard unsafe header.loadUnaligned(as: UInt64.self) == wanted,
+                unsafe header.loadUnaligned(fromByteOffset: 24, as: UInt64.self)
+                    == UInt64(truncatingIfNeeded: left &- WireHeader.byteCount).bigEndian
             else { return offset }
-            let sequence = unsafe bytes.unsafeLoadUnaligned(fromByteOffset: offset &+ 8, as: UInt64.self).byteSwapped
-            let sent = unsafe bytes.unsafeLoadUnaligned(fromByteOffset: offset &+ 16, as: UInt64.self).byteSwapped
-            account.receive(
-                sequence: sequence,
-                sent: Int64(bitPattern: sent) &+ shift,
-                arrived: arrived,
-                byteCount: byteCount
-            )
-            offset &+= byteCount
+            unsafe take(header, byteCount: left, arrived, shift, &account)
+            return end
         }
-        return offset
+    }
+
+    @unsafe @inlinable @inline(__always)
+    internal static func take(
+        _ header: UnsafeRawPointer,
+        byteCount: Int,
+        _ arrived: Int64,
+        _ shift: Int64,
+        _ account: inout DatagramAccount
+    ) {
+        let sequence = unsafe header.loadUnaligned(fromByteOffset: 8, as: UInt64.self).byteSwapped
+        let sent = unsafe header.loadUnaligned(fromByteOffset: 16, as: UInt64.self).byteSwapped
+        account.receive(
+            sequence: sequence,
+            sent: Int64(bitPattern: sent) &+ shift,
+            arrived: arrived,
+            byteCount: byteCount
+        )
     }
 }
