@@ -48,15 +48,15 @@ extension UDPTest {
         guard settings.minimum < settings.maximum else {
             throw SearchFailure(reason: "--rate is the highest rate to try, at least 10kbit/s")
         }
-        settings.goal = loss
-        settings.duration = min(plan.duration, 1_000_000_000)
-        settings.shortDuration = min(settings.duration, 300_000_000)
+        settings.goalLossRatio = loss
+        settings.fullSeconds = min(Double(plan.duration) / 1e9, 1)
+        settings.shortSeconds = min(settings.fullSeconds, 0.3)
         var search = ThroughputSearch(settings)
         while let trial = search.nextTrial() {
             var trialPlan = plan
             trialPlan.rate = UInt64(trial.rate)
-            trialPlan.duration = trial.duration
-            trialPlan.interval = max(1_000_000, trial.duration / 10)
+            trialPlan.duration = max(1_000_000, Int64(trial.seconds * 1e9))
+            trialPlan.interval = max(1_000_000, trialPlan.duration / 10)
             trialPlan.quiet = 300_000_000
             trialPlan.segments = segments(trialPlan)
             let result: TestResult
@@ -65,40 +65,36 @@ extension UDPTest {
             } catch {
                 throw SearchFailure(
                     reason: error.description,
-                    partial: search.records.isEmpty ? nil : text(search, plan)
+                    partial: search.trials == 0 ? nil : text(search, plan)
                 )
             }
             if let ended = result.ended {
-                let partial = search.records.isEmpty ? nil : text(search, plan)
+                let partial = search.trials == 0 ? nil : text(search, plan)
                 throw SearchFailure(reason: "a trial ended early: \(ended)", partial: partial)
             }
-            search.record(outcome(of: result))
-            if !output.quiet, let record = search.records.last {
-                Terminal.error(
-                    "\(decimal(record.rate / 1e6, 3)) Mbit/s for \(decimal(Double(record.duration) / 1e9, 1)) s: "
-                        + "loss \(decimal(record.lossRatio * 100, 4)) %, \(record.passed ? "passed" : "failed (\(record.reason))")"
-                )
-            }
+            let outcome = outcome(of: result, trial)
+            search.record(outcome)
+            guard !output.quiet else { continue }
+            let growth = outcome.queueGrowth > 0.001 ? ", queue grew by \(decimal(outcome.queueGrowth * 1e3, 1)) ms" : ""
+            Terminal.error(
+                "\(decimal(trial.rate / 1e6, 3)) Mbit/s for \(decimal(trial.seconds, 1)) s: "
+                    + "loss \(decimal(outcome.lossRatio * 100, 4)) %\(growth)\(outcome.isValid ? "" : ", the sender was too slow")"
+            )
         }
         return text(search, plan)
     }
 
-    private func outcome(of result: TestResult) -> ThroughputSearch.Outcome {
+    private func outcome(of result: TestResult, _ trial: ThroughputSearch.Trial) -> ThroughputSearch.Outcome {
         let direction = result.directions[0]
         let total = direction.total(of: result.plan)
-        let seconds = Double(result.plan.duration) / 1e9
-        let medians = direction.intervals(of: result.plan).filter { $0.received > 0 }.map(\.delay.p50).filter {
-            $0 >= 0
-        }
-        let growth = (medians.last ?? 0) - (medians.first ?? 0)
-        // What arrives of a queue that has grown arrives after the trial.
-        let queue = Double(max(0, (medians.last ?? 0) - direction.delay.least)) / 1e9
+        let medians = direction.intervals(of: result.plan).filter { $0.received > 0 }.map(\.delay.p50).filter { $0 >= 0 }
+        let offered = Double(total.sent) * Double(result.plan.size * 8) / (Double(result.plan.duration) / 1e9)
         return ThroughputSearch.Outcome(
             sent: total.sent,
             lost: total.lost,
-            offered: Double(total.sent) * Double(result.plan.size * 8) / seconds,
-            received: Double(total.byteCount * 8) / (seconds + queue),
-            queueGrowth: growth
+            isValid: offered >= 0.99 * trial.rate,
+            offered: offered,
+            queueGrowth: Double((medians.last ?? 0) - (medians.first ?? 0)) / 1e9
         )
     }
 
@@ -110,7 +106,9 @@ extension UDPTest {
             var payloadBitsPerSecond: Double?
             var upperBound: Double?
             var datagramsPerSecond: Double?
-            var trials: [ThroughputSearch.Record]
+            var trials: Int
+            var seconds: Double
+            var loads: [ThroughputSearch.Load]
         }
         let bits = Double(plan.size * 8)
         if output.json {
@@ -120,7 +118,9 @@ extension UDPTest {
                 payloadBitsPerSecond: search.lowerBound,
                 upperBound: search.upperBound,
                 datagramsPerSecond: search.lowerBound.map { $0 / bits },
-                trials: search.records
+                trials: search.trials,
+                seconds: search.seconds,
+                loads: search.loads
             )
             return (try? UDPReport.encode(report)) ?? "{}"
         }
@@ -137,17 +137,8 @@ extension UDPTest {
             lines.append("no rate was found that passes \(what)")
         }
         if let high = search.upperBound { lines.append("\(decimal(high / 1e6, 3)) Mbit/s does not") }
-        let trials = search.records.count
-        let reason =
-            switch search.end {
-            case .found: "both bounds by more than half of their trials"
-            case .maximumPasses: "that is the highest rate asked for"
-            case .minimumFails: "even the lowest rate fails"
-            case .timeIsUp: "the time for trials was up before the bounds met"
-            case .senderLimited: "the sender cannot send faster"
-            case nil: "the search was ended early"
-            }
-        lines.append("\(trials) trials; \(reason)")
+        let reason = search.end?.statement ?? "the search was ended early"
+        lines.append("\(search.trials) trials, \(decimal(search.seconds, 1)) s of sending: \(reason)")
         return lines.joined(separator: "\n")
     }
 
