@@ -61,6 +61,8 @@ public struct SenderReport: Hashable, Sendable, Codable {
     public var warmUp = IntervalDepartures()
     public var intervals: [IntervalDepartures] = []
     public var total = IntervalDepartures()
+    /// From the first send time to the last, in nanoseconds.
+    public var span: Int64 = 0
     /// System calls.
     public var calls: Int64 = 0
     /// Times the socket's buffer was full.
@@ -91,6 +93,8 @@ public struct SocketReport: Hashable, Sendable, Codable {
     public var errors: Int64 = 0
     /// From the kernel's receive stamp to the application.
     public var kernelToApplication = DelayQuantiles()
+    /// Between neighbouring messages, by the kernel's receive stamps.
+    public var interarrival = DelayQuantiles()
     public var usage = ThreadUsage()
     public init() {}
 }

@@ -170,7 +170,11 @@ private final class UDPSendState {
     private var published = 0
     private var isWaiting = false
     private var isClosed = false
+    private var templates: UnsafeMutablePointer<Template> = .allocate(capacity: 1)
+    private var templateCount = 0
     private var sentInAll: Int64 = 0
+    private var firstTime: Int64?
+    private var lastTime: Int64 = 0
 
     init(socket: CInt, family: CInt, options: UDPSend.Options, context: StageContext, now: Timestamp) throws(StageError)
     {
@@ -194,6 +198,7 @@ private final class UDPSendState {
     deinit {
         unsafe cbatchio_destroy(vectors)
         unsafe messages.deallocate()
+        unsafe templates.deallocate()
     }
 
     func send(_ input: inout PacketBatch, into output: inout PacketBatch, at now: Timestamp) throws(StageError) -> Wake
@@ -214,6 +219,8 @@ private final class UDPSendState {
         let status = unsafe cbatchio_send(vectors, socket, messages, UInt32(count))
         guard status > 0 else { return try failed(-status, &input, at: now, time) }
         failingSince = nil
+        if firstTime == nil { firstTime = time }
+        lastTime = time
         let packets = settle(&input, Int(status), time)
         do {
             var descriptors = input.mutableDescriptors
@@ -241,7 +248,7 @@ private final class UDPSendState {
             guard let bytes = unsafe input.mutableBytes(at: index) else { continue }
             let byteCount = Int(packet.byteCount)
             let segment = packet.segment == 0 ? byteCount : Int(packet.segment)
-            unsafe UDPSend.writeHeaders(of: packet, at: bytes, stamp)
+            unsafe writeHeaders(of: packet, at: bytes, stamp, input.slot(at: index), input.pool.slotCount)
             guard cutsByHand, packet.segment != 0 else {
                 guard count < Self.vectorCount else { break }
                 unsafe messages[count].bytes = bytes
@@ -267,6 +274,51 @@ private final class UDPSendState {
             if count == Self.vectorCount { break }
         }
         return count
+    }
+
+    /// Writes all headers of a packet; of a slot that went before with the same shape only what changes.
+    @unsafe @inline(__always)
+    private func writeHeaders(
+        of packet: PacketDescriptor,
+        at bytes: UnsafeMutableRawPointer,
+        _ stamp: UInt64,
+        _ slot: UInt32,
+        _ slotCount: Int
+    ) {
+        if templateCount != slotCount { makeTemplates(slotCount) }
+        let shape = Template(stream: packet.stream, byteCount: packet.byteCount, segment: packet.segment)
+        let word = TestDatagram.firstWord(flow: packet.stream)
+        // Somebody may have written into the slot in between: then its first header tells.
+        guard unsafe templates[Int(slot)] == shape, unsafe bytes.loadUnaligned(as: UInt64.self) == word.bigEndian else {
+            unsafe UDPSend.writeHeaders(of: packet, at: bytes, stamp)
+            unsafe templates[Int(slot)] = shape
+            return
+        }
+        let segment = packet.segment == 0 ? Int(packet.byteCount) : Int(packet.segment)
+        let time = stamp.bigEndian
+        var sequence = packet.sequence
+        var header = unsafe bytes
+        let end = unsafe bytes + Int(packet.byteCount)
+        while unsafe header < end {
+            unsafe header.storeBytes(of: sequence.bigEndian, toByteOffset: 8, as: UInt64.self)
+            unsafe header.storeBytes(of: time, toByteOffset: 16, as: UInt64.self)
+            sequence &+= 1
+            unsafe header += segment
+        }
+    }
+
+    /// What the headers in a slot were written for.
+    private struct Template: Equatable {
+        var stream: UInt32 = 0
+        var byteCount: UInt32 = 0
+        var segment: UInt16 = 0
+    }
+
+    private func makeTemplates(_ count: Int) {
+        unsafe templates.deallocate()
+        unsafe templates = .allocate(capacity: count)
+        unsafe templates.initialize(repeating: Template(), count: count)
+        templateCount = count
     }
 
     /// Counts the messages that went.
@@ -372,6 +424,7 @@ private final class UDPSendState {
         report.warmUp = account.warmUp
         report.intervals = account.intervals
         report.total = account.total
+        report.span = firstTime.map { lastTime - $0 } ?? 0
         if !isClosed { report.usage = threadUsage() }
         return report
     }

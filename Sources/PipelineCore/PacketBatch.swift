@@ -156,6 +156,13 @@ public struct PacketBatch: ~Copyable {
         return unsafe pool.slotBytes(descriptor.slot).baseAddress! + Int(descriptor.slotOffset)
     }
 
+    /// The slot of the packet at `index`; `.max` if it has only a size.
+    @inlinable
+    package func slot(at index: Int) -> UInt32 {
+        precondition(index >= 0 && index < count, "packet index out of range")
+        return unsafe storage[index].slot
+    }
+
     // MARK: Moving and dropping
 
     /// Drops the first packets and gives their slots back to the pool.

@@ -107,7 +107,7 @@ extension FlowEnd {
         if let sender {
             guard isSane(sender.warmUp), isSane(sender.total), sender.intervals.count <= 100_001,
                 sender.intervals.allSatisfy({ isSane($0) }),
-                isSane(sender.calls, sender.fullBuffers, sender.noBuffers, sender.unreachable),
+                isSane(sender.span, sender.calls, sender.fullBuffers, sender.noBuffers, sender.unreachable),
                 isSane(sender.usage.processorNanoseconds, sender.usage.runQueueDelayNanoseconds)
             else { return false }
         }
@@ -122,7 +122,7 @@ extension FlowEnd {
         }
         if let socket {
             guard isSane(socket.calls, socket.messages, socket.truncated, socket.dropped, socket.errors),
-                isSane(socket.receiveBuffer), isSane(socket.kernelToApplication),
+                isSane(socket.receiveBuffer), isSane(socket.kernelToApplication), isSane(socket.interarrival),
                 isSane(socket.usage.processorNanoseconds, socket.usage.runQueueDelayNanoseconds)
             else { return false }
         }

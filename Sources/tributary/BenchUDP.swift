@@ -33,16 +33,14 @@ extension Bench {
                 lane.rate = AdjustableRate(BitRate(bitsPerSecond: UInt64(rate * Double(size) * 8)))
             }
             let made = lane
-            let began = ContinuousClock.now
             let outcomes = await RealTimeDriver(spinWindow: .microseconds(spinUs)).run(
                 [LaneMaker { made.make() }],
                 limits: RunLimits(duration: .seconds(seconds))
             )
-            let elapsed = began.duration(to: .now) / .seconds(1)
             try Bench.check(outcomes)
             let report = lane.report.value
             Bench.printJSON([
-                ("role", .text("send")), ("seconds", .number(elapsed)), ("datagrams", .integer(report.total.sent)),
+                ("role", .text("send")), ("seconds", .number(max(1e-9, Double(report.span) / 1e9))), ("datagrams", .integer(report.total.sent)),
                 ("bytes", .integer(report.total.byteCount)), ("calls", .integer(report.calls)),
                 ("cpu_seconds", .number(Double(report.usage.processorNanoseconds) / 1e9)),
                 ("runqueue_delay_seconds", .number(Double(report.usage.runQueueDelayNanoseconds) / 1e9)),
@@ -86,12 +84,12 @@ extension Bench {
                 while made.socketReport.value.receiveBuffer == 0 { try await Task.sleep(for: .milliseconds(1)) }
                 Terminal.result("port \(address.split(separator: ":").last ?? "")")
                 let patience = ContinuousClock.now.advanced(by: .seconds(10))
-                while made.progress.value == 0, ContinuousClock.now < patience { try await Task.sleep(for: .milliseconds(5)) }
+                while made.progress.value == 0, ContinuousClock.now < patience { try await Task.sleep(for: .milliseconds(20)) }
                 let began = ContinuousClock.now
                 var last: Int64 = 0
                 var lastChange = began
                 while began.duration(to: .now) < .seconds(seconds), lastChange.duration(to: .now) < .milliseconds(300) {
-                    try await Task.sleep(for: .milliseconds(10))
+                    try await Task.sleep(for: .milliseconds(50))
                     guard made.progress.value != last else { continue }
                     last = made.progress.value
                     lastChange = .now
@@ -118,6 +116,8 @@ extension Bench {
                 ("delay_p99_ns", .integer(report.delay.p99)), ("delay_p999_ns", .integer(report.delay.p999)),
                 ("kernel_to_app_p50_ns", .integer(socketReport.kernelToApplication.p50)),
                 ("kernel_to_app_p99_ns", .integer(socketReport.kernelToApplication.p99)),
+                ("gap_p50_ns", .integer(socketReport.interarrival.p50)),
+                ("gap_p99_ns", .integer(socketReport.interarrival.p99)),
                 ("cpu_seconds", .number(Double(socketReport.usage.processorNanoseconds) / 1e9)),
                 ("runqueue_delay_seconds", .number(Double(socketReport.usage.runQueueDelayNanoseconds) / 1e9)),
                 ("calls", .integer(socketReport.calls)), ("messages", .integer(socketReport.messages)),
