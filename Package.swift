@@ -25,6 +25,7 @@ let package = Package(
         .executable(name: "tributary", targets: ["tributary"]),
         .library(name: "Tributary", targets: ["PipelineCore", "PipelineRuntime", "PipelineConfig", "StandardStages"]),
         .library(name: "PipelineTestKit", targets: ["PipelineTestKit"]),
+        .library(name: "RateTest", targets: ["RateTest", "Delivery", "Measures"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -139,7 +140,9 @@ let package = Package(
         .testTarget(
             name: "RealTests",
             dependencies: [
-                "Delivery", "StandardStages", "Lab", "PipelineRuntime", "RateTest", "Measures", "NetworkStages", "tributary",
+                "Delivery", "StandardStages", "Lab", "PipelineRuntime", "RateTest", "Measures", "NetworkStages",
+                "CBatchIO",
+                "tributary",
             ],
             swiftSettings: testSettings
         ),

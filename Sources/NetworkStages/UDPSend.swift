@@ -442,7 +442,11 @@ private final class UDPSendState {
 extension UDPSend {
     /// Writes the header of every datagram of a packet.
     @unsafe @inline(__always)
-    fileprivate static func writeHeaders(of packet: PacketDescriptor, at bytes: UnsafeMutableRawPointer, _ stamp: UInt64) {
+    fileprivate static func writeHeaders(
+        of packet: PacketDescriptor,
+        at bytes: UnsafeMutableRawPointer,
+        _ stamp: UInt64
+    ) {
         let word = TestDatagram.firstWord(flow: packet.stream)
         let byteCount = Int(packet.byteCount)
         let segment = packet.segment == 0 ? byteCount : Int(packet.segment)

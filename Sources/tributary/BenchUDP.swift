@@ -40,7 +40,8 @@ extension Bench {
             try Bench.check(outcomes)
             let report = lane.report.value
             Bench.printJSON([
-                ("role", .text("send")), ("seconds", .number(max(1e-9, Double(report.span) / 1e9))), ("datagrams", .integer(report.total.sent)),
+                ("role", .text("send")), ("seconds", .number(max(1e-9, Double(report.span) / 1e9))),
+                ("datagrams", .integer(report.total.sent)),
                 ("bytes", .integer(report.total.byteCount)), ("calls", .integer(report.calls)),
                 ("cpu_seconds", .number(Double(report.usage.processorNanoseconds) / 1e9)),
                 ("runqueue_delay_seconds", .number(Double(report.usage.runQueueDelayNanoseconds) / 1e9)),
@@ -84,7 +85,9 @@ extension Bench {
                 while made.socketReport.value.receiveBuffer == 0 { try await Task.sleep(for: .milliseconds(1)) }
                 Terminal.result("port \(address.split(separator: ":").last ?? "")")
                 let patience = ContinuousClock.now.advanced(by: .seconds(10))
-                while made.progress.value == 0, ContinuousClock.now < patience { try await Task.sleep(for: .milliseconds(20)) }
+                while made.progress.value == 0, ContinuousClock.now < patience {
+                    try await Task.sleep(for: .milliseconds(20))
+                }
                 let began = ContinuousClock.now
                 var last: Int64 = 0
                 var lastChange = began

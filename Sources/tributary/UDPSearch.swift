@@ -75,7 +75,8 @@ extension UDPTest {
             let outcome = outcome(of: result, trial)
             search.record(outcome)
             guard !output.quiet else { continue }
-            let growth = outcome.queueGrowth > 0.001 ? ", queue grew by \(decimal(outcome.queueGrowth * 1e3, 1)) ms" : ""
+            let growth =
+                outcome.queueGrowth > 0.001 ? ", queue grew by \(decimal(outcome.queueGrowth * 1e3, 1)) ms" : ""
             Terminal.error(
                 "\(decimal(trial.rate / 1e6, 3)) Mbit/s for \(decimal(trial.seconds, 1)) s: "
                     + "loss \(decimal(outcome.lossRatio * 100, 4)) %\(growth)\(outcome.isValid ? "" : ", the sender was too slow")"
@@ -87,7 +88,9 @@ extension UDPTest {
     private func outcome(of result: TestResult, _ trial: ThroughputSearch.Trial) -> ThroughputSearch.Outcome {
         let direction = result.directions[0]
         let total = direction.total(of: result.plan)
-        let medians = direction.intervals(of: result.plan).filter { $0.received > 0 }.map(\.delay.p50).filter { $0 >= 0 }
+        let medians = direction.intervals(of: result.plan).filter { $0.received > 0 }.map(\.delay.p50).filter {
+            $0 >= 0
+        }
         let offered = Double(total.sent) * Double(result.plan.size * 8) / (Double(result.plan.duration) / 1e9)
         return ThroughputSearch.Outcome(
             sent: total.sent,
