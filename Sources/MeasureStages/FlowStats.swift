@@ -71,7 +71,9 @@ public final class FlowStats: Sink, Summarizing {
             options.progress?.publish(current.receivedCount)
             if let status = options.status, now >= nextStatus {
                 nextStatus = Timestamp(nanoseconds: now.nanoseconds + options.statusInterval)
-                status.publish(current.status(at: now))
+                // By arrival, not by the clock: a lane that was not run for a while must not make a second look rich.
+                let arrived = input.isEmpty ? now : input.descriptors[input.count - 1].arrived
+                status.publish(current.status(at: arrived == .unset ? now : arrived))
             }
             if let report = options.report, current.hasNews { report.publish(self.report(of: current)) }
         }

@@ -6,10 +6,10 @@ public import Measures
 /// The receiver tells every 50 ms what came. An interval is clean if there were at most ten sequence errors (lost,
 /// reordered, duplicated) and the delays stayed less than 30 ms above the smallest; impaired with more errors or more than
 /// 90 ms; in between the rate stays. A clean interval raises the rate: fast until congestion is confirmed by three impaired
-/// intervals without a clean one between them, then by one row. An impaired one lowers it by one row, the third by 30.
+/// intervals without a clean one between them, then by one row. An impaired one lowers it by one row, the third by more.
 ///
-/// - ``Algorithm/b``: fast is ten rows. Confirmed congestion stays so for the rest of the test.
-/// - ``Algorithm/c``: fast doubles the row in every second interval, and after five slow steps (ten, fifteen, … after each
+/// - ``Algorithm/b``: fast is ten rows, the retreat 30. Confirmed congestion stays so for the rest of the test.
+/// - ``Algorithm/c``: fast doubles the row in every second interval, the retreat is by 30 %, and after five slow steps (ten, fifteen, … after each
 ///   further retreat) the fast rise is tried again, so that a burst of losses does not hold a fast path down.
 ///
 /// Fast rises end at 1 Gbit/s. The capacity is the greatest rate of received IP-layer bits over any second of arrival that
@@ -108,12 +108,19 @@ public struct CapacitySearch: Sendable {
         } else if isImpaired {
             impairments += 1
             if row < Self.fastLimit, impairments == Self.confirmation {
-                row = max(0, row - Self.retreatRows)
+                row = retreated()
             } else {
                 row = max(0, row - 1)
                 countSlowStep(longer: false)
             }
         }
+    }
+
+    private func retreated() -> Int {
+        guard algorithm == .c else { return max(0, row - Self.retreatRows) }
+        // By rows a slow path would begin anew after every retreat, and seldom see a whole second at its rate.
+        let goal = rate * 0.7
+        return max(0, (Self.table.firstIndex { $0 > goal } ?? 1) - 1)
     }
 
     private mutating func doubled() -> Int {
