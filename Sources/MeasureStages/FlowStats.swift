@@ -12,7 +12,7 @@ public final class FlowStats: Sink, Summarizing {
         public var interval: Duration
         /// The most flows that are told apart; datagrams of others count as foreign.
         public var flows: Int
-        /// The only flow that counts, and where its report goes.
+        /// The only flow that counts, and where its report goes when the lane ends.
         package var only: UInt32?
         /// When measuring begins, in nanoseconds of CLOCK_REALTIME of the sender.
         package var begin: Int64?
@@ -75,7 +75,6 @@ public final class FlowStats: Sink, Summarizing {
                 let arrived = input.isEmpty ? now : input.descriptors[input.count - 1].arrived
                 status.publish(current.status(at: arrived == .unset ? now : arrived))
             }
-            if let report = options.report, current.hasNews { report.publish(self.report(of: current)) }
         }
         return .whenFed
     }
@@ -161,7 +160,6 @@ private final class FlowState {
     let flow: UInt32
     private let firstWord: UInt64
     private var account: DatagramAccount
-    private var told = 0
 
     init(flow: UInt32, account: consuming DatagramAccount) {
         self.flow = flow
@@ -213,14 +211,6 @@ private final class FlowState {
         var status = account.status()
         status.time = now.nanoseconds
         return status
-    }
-
-    /// Whether an interval has ended since the last time it was asked.
-    var hasNews: Bool {
-        let closed = account.closedIntervalCount
-        guard closed > told else { return false }
-        told = closed
-        return true
     }
 
     /// Numbers up to the largest seen that did not come, warm-up included.

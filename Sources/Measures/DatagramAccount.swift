@@ -88,9 +88,8 @@ public struct DatagramAccount: ~Copyable {
     @usableFromInline internal var extents = LogLinearHistogram()
     /// The interval whose delays are in `recentDelay`.
     private var newest = -1
-    private let length: Int64
-    private var begin: Int64?
-    private let intervalLimit: Int
+    private var isSettled = false
+    private var sendIntervals: SendIntervals
     /// Counts of the warm-up, then of each interval.
     public private(set) var warmUp = ArrivalCounts()
     public private(set) var intervals: [IntervalArrivals] = []
@@ -102,10 +101,7 @@ public struct DatagramAccount: ~Copyable {
     ///   - intervalLength: Nanoseconds, positive.
     ///   - intervalLimit: The most intervals; what was sent later counts in the last one.
     public init(begin: Int64?, intervalLength: Int64, intervalLimit: Int = 100_000) {
-        precondition(intervalLength > 0 && intervalLimit > 0, "an interval has a length")
-        self.begin = begin
-        length = intervalLength
-        self.intervalLimit = intervalLimit
+        sendIntervals = SendIntervals(begin: begin, length: intervalLength, limit: intervalLimit)
         intervals.reserveCapacity(min(intervalLimit, 1_024))
     }
 
@@ -182,19 +178,18 @@ public struct DatagramAccount: ~Copyable {
     @usableFromInline
     internal mutating func enterInterval(of sent: Int64) {
         flush()
-        let begin = self.begin ?? sent
-        self.begin = begin
-        guard sent >= begin else {
+        let (place, begin) = sendIntervals.place(sent)
+        guard let place else {
             // Warm-up: one interval that reaches back as far as need be.
             interval = -1
             intervalBegin = Int64.min
             intervalLength = UInt64(bitPattern: begin &- Int64.min)
             return
         }
-        interval = Int(min(UInt64(bitPattern: sent &- begin) / UInt64(length), UInt64(intervalLimit - 1)))
-        intervalBegin = begin &+ Int64(interval) &* length
-        intervalLength = UInt64(length)
-        if interval == intervalLimit - 1 { intervalLength = UInt64(bitPattern: Int64.max &- intervalBegin) }
+        interval = place
+        intervalBegin = begin &+ Int64(interval) &* sendIntervals.length
+        let isLast = interval == sendIntervals.limit - 1
+        intervalLength = UInt64(bitPattern: isLast ? Int64.max &- intervalBegin : sendIntervals.length)
         if interval > newest {
             closeNewest()
             newest = interval
@@ -225,10 +220,11 @@ public struct DatagramAccount: ~Copyable {
         }
     }
 
-    /// Brings the counts up to date; call it before reading them.
+    /// Ends the account: the last interval's delays become part of all. Does nothing the second time; call it before reading.
     public mutating func settle() {
         flush()
-        guard newest >= 0 else { return }
+        guard newest >= 0, !isSettled else { return }
+        isSettled = true
         closeNewest()
     }
 
@@ -262,8 +258,6 @@ public struct DatagramAccount: ~Copyable {
     }
     /// First copies so far, warm-up included.
     public var firstCopyCount: Int64 { Int64(clamping: window.arrivalCount &- window.copyCount) }
-    /// The intervals that will not change but for stragglers: all before the newest.
-    public var closedIntervalCount: Int { max(0, newest) }
     /// Calls `body` with the greatest value and the count of every bucket of the delays.
     public func forEachDelay(_ body: (UInt64, UInt64) -> Void) {
         for bucket in delay.buckets { body(bucket.greatest, bucket.count) }

@@ -17,30 +17,22 @@ public struct IntervalDepartures: Hashable, Sendable, Codable {
 
 /// Counts what one flow sends, by intervals of send time: the other half of ``DatagramAccount``, with the same intervals.
 public struct DepartureAccount: Sendable {
-    private let length: Int64
-    private var begin: Int64?
-    private let intervalLimit: Int
+    private var sendIntervals: SendIntervals
     public private(set) var warmUp = IntervalDepartures()
     public private(set) var intervals: [IntervalDepartures] = []
 
     /// - Parameter begin: When measuring begins, in send time; `nil`: with the first datagram.
     public init(begin: Int64?, intervalLength: Int64, intervalLimit: Int = 100_000) {
-        precondition(intervalLength > 0 && intervalLimit > 0, "an interval has a length")
-        self.begin = begin
-        length = intervalLength
-        self.intervalLimit = intervalLimit
+        sendIntervals = SendIntervals(begin: begin, length: intervalLength, limit: intervalLimit)
         intervals.reserveCapacity(min(intervalLimit, 1_024))
     }
 
     /// Counts datagrams with one send time.
     public mutating func add(_ departures: IntervalDepartures, sentAt time: Int64) {
-        let begin = self.begin ?? time
-        self.begin = begin
-        guard time >= begin else {
+        guard let interval = sendIntervals.place(time).interval else {
             warmUp += departures
             return
         }
-        let interval = Int(min(UInt64(bitPattern: time &- begin) / UInt64(length), UInt64(intervalLimit - 1)))
         while intervals.count <= interval { intervals.append(IntervalDepartures()) }
         intervals[interval] += departures
     }

@@ -115,14 +115,14 @@ public final class Generator: Capture, Summarizing {
     }
 
     public func capture(into output: inout PacketBatch, at now: Timestamp) throws(StageError) -> Wake {
-        // Nothing before its time: a pacer behind it would let what has waited go at once.
-        guard now >= first else { return .at(first) }
         let pool = output.pool
         if !hasFilled {
             // Once for all datagrams: behind the headers all bytes of a flow are the same.
             pool.fill(0xA5)
             hasFilled = true
         }
+        // Nothing before its time: a pacer behind it would let what has waited go at once.
+        guard now >= first else { return .at(first) }
         let (size, segments, limit) = (Int(options.size.bytes), options.segments, options.count)
         let isFixed = sizes.isEmpty && options.maxSize == nil
         let flow = UInt32(options.flow)

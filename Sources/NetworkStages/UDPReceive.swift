@@ -110,7 +110,12 @@ public final class UDPReceive: Capture, Summarizing {
             socket = descriptor
             context.addresses.post("\(address)", for: "\(context.pipeline)/udp")
         }
-        try pinLane(options.pin)
+        do throws(StageError) {
+            try pinLane(options.pin)
+        } catch {
+            Libc.close(socket)
+            throw error
+        }
         let state = try UDPReceiveState(socket: socket, options: options, context: context, now: now)
         self.state = state
         // From here on nothing is lost for want of a receiver.

@@ -48,7 +48,7 @@ public final class UDPSend: Transport, Summarizing {
         }
 
         public init(from reader: inout OptionReader) {
-            to = reader.require("to", placeholder: "127.0.0.1:9")
+            to = reader.require("to", placeholder: "")
             sendBuffer = reader.read("send_buffer", default: .mebibytes(4), in: .kibibytes(4)...(.mebibytes(1_024)))
             pin = reader.optional("pin")
             interval = reader.read("interval", default: .seconds(1), in: .milliseconds(1)...(.seconds(86_400)))
@@ -93,7 +93,12 @@ public final class UDPSend: Transport, Summarizing {
             _ = cbatchio_configure(socket, family, UInt32(CBATCHIO_DONT_FRAGMENT))
         }
         _ = cbatchio_set_send_buffer(socket, CInt(clamping: options.sendBuffer.bytes))
-        try pinLane(options.pin)
+        do throws(StageError) {
+            try pinLane(options.pin)
+        } catch {
+            Libc.close(socket)
+            throw error
+        }
         state = try UDPSendState(socket: socket, family: family, options: options, context: context, now: now)
     }
 
@@ -107,8 +112,7 @@ public final class UDPSend: Transport, Summarizing {
     }
 
     public func finish(at now: Timestamp) throws(StageError) {
-        guard let state else { return }
-        state.close()
+        state?.close()
     }
 
     public func summary() -> [(key: String, value: SummaryValue)] {
@@ -167,7 +171,6 @@ private final class UDPSendState {
     /// Datagrams of the first packet that have gone already, when trains go one by one.
     private var goneOfFirst = 0
     private var failingSince: Int64?
-    private var published = 0
     private var isWaiting = false
     private var isClosed = false
     private var templates: UnsafeMutablePointer<Template> = .allocate(capacity: 1)
@@ -228,10 +231,6 @@ private final class UDPSendState {
             for index in 0..<packets { descriptors[index].departed = departed }
         }
         input.moveFirst(packets, to: &output)
-        if account.intervals.count > published {
-            published = account.intervals.count
-            options.report?.publish(report())
-        }
         options.progress?.publish(sentInAll)
         return .immediately
     }

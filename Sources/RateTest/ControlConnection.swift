@@ -32,8 +32,8 @@ final class ControlConnection {
         let line = message.line
         var place = 0
         while place < line.count {
-            let sent = unsafe line.withUnsafeBytes { raw in
-                unsafe Libc.send(descriptor, raw.baseAddress! + place, raw.count - place, CInt(MSG_NOSIGNAL))
+            let sent = unsafe line[place...].withUnsafeBytes { rest in
+                unsafe Libc.send(descriptor, rest.baseAddress, rest.count, CInt(MSG_NOSIGNAL))
             }
             if sent > 0 {
                 place += sent

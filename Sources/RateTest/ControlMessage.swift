@@ -41,6 +41,8 @@ public struct ControlMessage: Codable, Sendable {
     public var serverTime: Int64?
     /// `start`: when the sender of this message begins, nanoseconds of its CLOCK_REALTIME.
     public var begin: Int64?
+    /// `start` of the client: the server's clock minus its own, in nanoseconds.
+    public var offset: Int64?
     /// `status`: of each flow that the sender of this message receives.
     public var status: [FlowStatus]?
     /// `rate`: UDP payload bits a second, all flows together, from now on.

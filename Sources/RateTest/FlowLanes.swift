@@ -124,7 +124,7 @@ public struct ReceivingLane: Sendable {
     /// Makes the lane, on the thread that runs it.
     public func make() -> Lane {
         let batch = batch ?? (gro ? 64 : 256)
-        // A page more than the size: a datagram that is too long shows.
+        // No shorter than the size; what is longer is cut by the kernel, and counted as that.
         let room = gro ? 65_536 : max(2_048, (size + 1_023) / 1_024 * 1_024)
         let pool = PacketPool(slotCount: 2 * batch, slotByteCount: room, isTouched: true)
         let context = StageContext(name: "flow/udp_receive")

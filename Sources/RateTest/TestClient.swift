@@ -78,7 +78,7 @@ public struct TestClient: Sendable {
         let sockets = try openFlows(connection, plan, flows, token, address)
         var start = ControlMessage(.start)
         start.begin = realNow() + 100_000_000
-        start.serverTime = clock.offset
+        start.offset = clock.offset
         let reply: ControlMessage
         do throws(ControlFault) {
             try connection.send(start)
@@ -99,7 +99,7 @@ public struct TestClient: Sendable {
             receives: plan.sendsDown,
             shift: -clock.offset,
             begin: (start.begin ?? 0, reply.begin ?? 0),
-            pins: (pin, pin)
+            pin: pin
         )
         var ended: String?
         var nextLook: Int64 = 0
@@ -129,6 +129,15 @@ public struct TestClient: Sendable {
             ended: end.fault ?? ended,
             warnings: warnings(directions, wanted, plan)
         )
+    }
+
+    /// Bytes of the IP and UDP headers of a datagram to the server.
+    public func packetOverhead() throws(ControlFault) -> Int {
+        do throws(StageError) {
+            return UDPSend.overhead(try SocketAddress.resolve(server, stream: true, passive: false)[0].family)
+        } catch {
+            throw ControlFault(error.message)
+        }
     }
 
     private func connectControl() throws(ControlFault) -> (CInt, SocketAddress) {

@@ -35,13 +35,12 @@ final class TestEnd {
     private var hasSaidReceived = false
     private let sends: Bool
     private let receives: Bool
-    /// Sending lanes are pinned to this processor, receiving ones to the other.
-    private let pins: (send: Int?, receive: Int?)
 
     /// - Parameters:
     ///   - sockets: Connected, one for each flow; they are this object's from now on.
     ///   - shift: What is added to the other end's clock to get this one's.
     ///   - begin: When this end begins to send, and when the other does, each by its own clock.
+    ///   - pin: The processor to run all lanes on.
     init(
         plan: TestPlan,
         connection: ControlConnection,
@@ -51,14 +50,13 @@ final class TestEnd {
         receives: Bool,
         shift: Int64,
         begin: (own: Int64, other: Int64),
-        pins: (send: Int?, receive: Int?) = (nil, nil)
+        pin: Int?
     ) throws(ControlFault) {
         self.plan = plan
         self.connection = connection
         self.flows = flows
         self.sends = sends
         self.receives = receives
-        self.pins = pins
         for (flow, socket) in zip(flows, sockets) {
             if sends {
                 // A lane closes its socket: with both directions each has a descriptor of its own.
@@ -73,7 +71,7 @@ final class TestEnd {
                 lane.begin = begin.own + plan.warmUp
                 lane.length = plan.duration
                 lane.interval = .nanoseconds(plan.interval)
-                lane.pin = pins.send
+                lane.pin = pin
                 if let rate = plan.rate {
                     let own = AdjustableRate(BitRate(bitsPerSecond: max(1, rate / UInt64(plan.flows))))
                     rates.append(own)
@@ -92,7 +90,7 @@ final class TestEnd {
                 lane.interval = .nanoseconds(plan.interval)
                 lane.intervalLimit = Int((plan.duration + plan.interval - 1) / plan.interval)
                 lane.statusInterval = min(50_000_000, plan.statusInterval)
-                lane.pin = pins.receive
+                lane.pin = pin
                 receivingLanes.append(lane)
             }
         }

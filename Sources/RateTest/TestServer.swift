@@ -180,29 +180,24 @@ public final class TestServer: Sendable {
         let start = try waitForFlows(connection, session)
         let isShared = hello.host == accepted.host
         // By the client's own figure: its clock relative to this one's.
-        let shift = isShared ? 0 : min(max(start.serverTime ?? 0, -(1 << 61)), 1 << 61)
+        let shift = isShared ? 0 : min(max(start.offset ?? 0, -(1 << 61)), 1 << 61)
         guard let theirs = start.begin, abs(theirs) < 1 << 61 else { throw ControlFault("a start says when it begins") }
         let sockets = session.sockets.withLock { held -> [CInt] in
             defer { held.removeAll() }
             return flows.map { held[$0] ?? -1 }
         }
         let begin = (own: realNow() + 100_000_000, other: theirs)
-        let end: TestEnd
-        do throws(ControlFault) {
-            end = try TestEnd(
-                plan: plan,
-                connection: connection,
-                flows: flows,
-                sockets: sockets,
-                sends: plan.sendsDown,
-                receives: plan.sendsUp,
-                shift: shift,
-                begin: begin,
-                pins: (options.pin, options.pin)
-            )
-        } catch {
-            throw error
-        }
+        let end = try TestEnd(
+            plan: plan,
+            connection: connection,
+            flows: flows,
+            sockets: sockets,
+            sends: plan.sendsDown,
+            receives: plan.sendsUp,
+            shift: shift,
+            begin: begin,
+            pin: options.pin
+        )
         var reply = ControlMessage(.start)
         reply.begin = begin.own
         do throws(ControlFault) {

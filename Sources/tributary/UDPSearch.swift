@@ -152,7 +152,10 @@ extension UDPTest {
         _ plan: TestPlan,
         _ control: RunControl
     ) throws(SearchFailure) -> String {
-        let overhead = client.server.contains("[") ? 48 : 28
+        let overhead: Int
+        do throws(ControlFault) { overhead = try client.packetOverhead() } catch {
+            throw SearchFailure(reason: error.description)
+        }
         var search = CapacitySearch(algorithm: algorithm, packetByteCount: plan.size + overhead)
         func payload(_ rate: Double) -> UInt64 { UInt64(rate * Double(plan.size) / Double(plan.size + overhead)) }
         var plan = plan
@@ -179,7 +182,7 @@ extension UDPTest {
             throw SearchFailure(reason: error.description)
         }
         display.end()
-        let text = text(search, plan)
+        let text = text(search, plan, overhead)
         if let ended = result.ended { throw SearchFailure(reason: "the test ended early: \(ended)", partial: text) }
         return text
     }
@@ -200,7 +203,7 @@ extension UDPTest {
         return sum
     }
 
-    private func text(_ search: CapacitySearch, _ plan: TestPlan) -> String {
+    private func text(_ search: CapacitySearch, _ plan: TestPlan, _ overhead: Int) -> String {
         struct Report: Encodable {
             var search = "capacity"
             var algorithm: String
@@ -226,7 +229,7 @@ extension UDPTest {
                 decimal(second.lossRatio * 100, 3), decimal(Double(second.delayRange) / 1e6, 1),
             ])
         }
-        let payload = best.bitsPerSecond * Double(plan.size) / Double(plan.size + 28)
+        let payload = best.bitsPerSecond * Double(plan.size) / Double(plan.size + overhead)
         return table.text + "\nIP-layer capacity (RFC 9097, type \(search.algorithm.rawValue.uppercased())): "
             + "\(decimal(best.bitsPerSecond / 1e6, 2)) Mbit/s, \(decimal(payload / 1e6, 2)) Mbit/s of it UDP payload"
     }

@@ -71,6 +71,28 @@ import Testing
         #expect(account.jitter == 9)
     }
 
+    @Test("each interval has the delays of its own datagrams, and settling twice changes nothing")
+    func intervalDelays() {
+        var account = DatagramAccount(begin: 0, intervalLength: 1_000)
+        // Three intervals of ten datagrams, with delays of 10, 20 and 30 and one of 5 at the head of each.
+        for sequence in 0..<30 as Range<Int64> {
+            let delay = sequence % 10 == 0 ? 5 : 10 * (sequence / 10 + 1)
+            account.receive(
+                sequence: UInt64(sequence),
+                sent: sequence * 100,
+                arrived: sequence * 100 + delay,
+                byteCount: 32
+            )
+        }
+        account.settle()
+        account.settle()
+        #expect(account.intervals.map(\.delay.least) == [5, 5, 5])
+        #expect(account.intervals.map(\.delay.p50) == [10, 20, 30])
+        #expect(account.intervals.map(\.delay.greatest) == [10, 20, 30])
+        let all = account.delayQuantiles
+        #expect(all.least == 5 && all.p50 == 20 && all.greatest == 30)
+    }
+
     @Test("damaged times and numbers trap nowhere", arguments: 0..<20 as Range<UInt64>)
     func hostile(seed: UInt64) {
         var random = SeededGenerator(seed: seed)

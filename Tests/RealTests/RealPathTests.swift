@@ -31,15 +31,21 @@ struct RealPathTests {
         return (program, String(program.line().dropFirst(4)))
     }
 
-    private func test(_ network: Network, _ scratch: Scratch, _ address: String, _ options: String...) throws -> (
+    private func test(_ network: Network, _ scratch: Scratch, _ address: String, _ options: String) throws -> (
         status: CInt, output: Output?, errors: String
     ) {
         let (status, output, errors) = try Program(
-            ["udp", "test", address, "--json", "--quiet"] + options,
+            ["udp", "test", address, "--json", "--quiet"] + options.split(separator: " ").map(String.init),
             in: scratch.path,
             namespace: network.near
         ).end()
         return (status, try? JSONDecoder().decode(Output.self, from: Data(output.utf8)), errors)
+    }
+
+    /// Lets 20 Mbit/s of frames through, with a queue of 50 ms.
+    private func limit(_ network: Network) throws {
+        let bucket = "qdisc add dev veth0 root tbf rate 20mbit burst 16kb latency 50ms"
+        try Network.must(["ip", "netns", "exec", network.near, "tc"] + bucket.split(separator: " ").map(String.init))
     }
 
     private func end(_ program: Program) {
@@ -72,12 +78,7 @@ struct RealPathTests {
                 network,
                 scratch,
                 address,
-                "--duration",
-                "300ms",
-                "--rate",
-                "20kpps",
-                "--gso",
-                "off"
+                "--duration 300ms --rate 20kpps --gso off"
             )
             #expect(status == 0, "\(errors)")
             let account = try #require(output?.directions.first?.account)
@@ -96,36 +97,14 @@ struct RealPathTests {
         let network = try Network()
         let (program, address) = try server(network, scratch)
         defer { end(program) }
-        try network.run(
-            in: network.near,
-            "tc",
-            "qdisc",
-            "add",
-            "dev",
-            "veth0",
-            "root",
-            "handle",
-            "1:",
-            "tbf",
-            "rate",
-            "20mbit",
-            "burst",
-            "16kb",
-            "latency",
-            "50ms"
-        )
+        try limit(network)
         var before: Int64 = 0
         for _ in 0..<longRuns(2) {
             let (status, output, errors) = try test(
                 network,
                 scratch,
                 address,
-                "--duration",
-                "300ms",
-                "--rate",
-                "60Mbit/s",
-                "--gso",
-                "off"
+                "--duration 300ms --rate 60Mbit/s --gso off"
             )
             #expect(status == 0, "\(errors)")
             let account = try #require(output?.directions.first?.account)
@@ -143,37 +122,13 @@ struct RealPathTests {
         let network = try Network()
         let (program, address) = try server(network, scratch)
         defer { end(program) }
-        try network.run(
-            in: network.near,
-            "tc",
-            "qdisc",
-            "add",
-            "dev",
-            "veth0",
-            "root",
-            "handle",
-            "1:",
-            "tbf",
-            "rate",
-            "20mbit",
-            "burst",
-            "16kb",
-            "latency",
-            "50ms"
-        )
+        try limit(network)
         // A frame is 42 bytes longer than its payload of 1,200: what saturating UDP gets through is checked against that too.
         let (_, saturated, _) = try test(
             network,
             scratch,
             address,
-            "--duration",
-            "3s",
-            "--warm-up",
-            "500ms",
-            "--rate",
-            "40Mbit/s",
-            "--gso",
-            "off"
+            "--duration 3s --warm-up 500ms --rate 40Mbit/s --gso off"
         )
         let through = Double(try #require(saturated?.directions.first?.total.byteCount)) * 8 / 3
         #expect(abs(through / (20e6 * 1_200 / 1_242) - 1) < 0.02)
@@ -200,10 +155,10 @@ struct RealPathTests {
         let (program, address) = try server(network, scratch)
         defer { end(program) }
         try network.run(in: network.near, "ip", "link", "set", "veth0", "mtu", "1000")
-        let refused = try test(network, scratch, address, "--duration", "100ms", "--rate", "1Mbit/s")
+        let refused = try test(network, scratch, address, "--duration 100ms --rate 1Mbit/s")
         #expect(refused.status == 1)
         #expect(refused.errors.contains("its MTU is 1000, which leaves 972 bytes"), "\(refused.errors)")
-        let fitted = try test(network, scratch, address, "--duration", "100ms", "--rate", "1Mbit/s", "--pmtud")
+        let fitted = try test(network, scratch, address, "--duration 100ms --rate 1Mbit/s --pmtud")
         #expect(fitted.status == 0)
         #expect(fitted.errors.contains("datagrams are 972 bytes, not 1200"))
         #expect(fitted.output?.directions.first?.account.pathLost == 0)
@@ -251,17 +206,7 @@ struct RealPathTests {
             """.utf8
         ).write(to: URL(filePath: scratch.path + "/rules"))
         try network.run(in: network.near, "nft", "-f", scratch.path + "/rules")
-        let (status, output, errors) = try test(
-            network,
-            scratch,
-            address,
-            "--duration",
-            "300ms",
-            "--rate",
-            "5kpps",
-            "--gso",
-            "off"
-        )
+        let (status, output, errors) = try test(network, scratch, address, "--duration 300ms --rate 5kpps --gso off")
         #expect(status == 0, "\(errors)")
         let account = try #require(output?.directions.first?.account)
         #expect(account.refused > 0)

@@ -120,16 +120,13 @@ struct RealShimTests {
     @Test("an ICMP error is told with its code, and the next datagram goes")
     func unreachable() throws {
         let sockets = try Sockets()
-        _ = cbatchio_configure(sockets.sender, AF_INET, UInt32(CBATCHIO_ERRORS))
         // A port that nobody listens at: the one of a socket that was just closed.
         let (gone, address) = try RawFlow.bound(to: "127.0.0.1:0", receiveBuffer: .kibibytes(64))
         let lonely = try RawFlow.connected(to: address)
         defer { close(lonely) }
         close(gone)
         _ = cbatchio_configure(lonely, AF_INET, UInt32(CBATCHIO_ERRORS))
-        var byte: UInt8 = 1
         var packet = cbatchio_packet()
-        withUnsafeMutablePointer(to: &byte) { packet.bytes = UnsafeMutableRawPointer($0) }
         var storage: [UInt8] = [1]
         let status = storage.withUnsafeMutableBytes { raw in
             packet.bytes = raw.baseAddress

@@ -195,7 +195,9 @@ final class Network {
         return (process.terminationStatus, String(decoding: text, as: UTF8.self))
     }
 
-    static func must(_ arguments: String...) throws {
+    static func must(_ arguments: String...) throws { try must(arguments) }
+
+    static func must(_ arguments: [String]) throws {
         let (status, output) = try command(arguments)
         try #require(status == 0, "\(arguments.joined(separator: " ")): \(output)")
     }
