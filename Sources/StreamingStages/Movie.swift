@@ -94,8 +94,9 @@ public final class Movie: Capture, Learner, Reporter, Summarizing {
             setSize(byteCount)
             ownSize = nil
         case .playback(let report): plan?.learn(report)
+        case .chunk(let report): if report.step == .done { plan?.chunkIsDone() }
         case .wanted(let offset): plan?.want(from: offset)
-        case .path, .chunk, .source, .verified, .sent: break
+        case .path, .source, .verified, .sent: break
         }
     }
 
@@ -128,6 +129,9 @@ struct ChunkPlan {
     private var tailBegin: UInt64
     private var nextInTail: UInt64
     private var playback: PlaybackReport?
+    private var doneCount: UInt64 = 0
+    /// The end of the window if the player waits with the whole window in its hands.
+    private var extendedEnd: UInt64 = 0
 
     init(byteCount: UInt64, chunk: UInt64, window: Int, tailFirst: Bool) {
         self.byteCount = byteCount
@@ -142,6 +146,14 @@ struct ChunkPlan {
     var isFinished: Bool { emittedCount == chunkCount }
 
     mutating func learn(_ report: PlaybackReport) { playback = report }
+
+    mutating func chunkIsDone() { doneCount += 1 }
+
+    /// Whether the player waits for more than the window holds: it would wait for ever.
+    private var isStarved: Bool {
+        guard doneCount == emittedCount, let playback else { return false }
+        return playback.state == .startup || playback.state == .stalled
+    }
 
     /// The bytes from `offset` to the end are needed before those in between.
     mutating func want(from offset: UInt64) {
@@ -159,7 +171,8 @@ struct ChunkPlan {
         guard nextInOrder < tailBegin else { return nil }
         if let window {
             let playhead = (playback?.playedByteCount ?? 0) / chunk
-            guard nextInOrder < playhead + window else { return nil }
+            if nextInOrder >= playhead + window, isStarved { extendedEnd = nextInOrder + window }
+            guard nextInOrder < max(playhead + window, extendedEnd) else { return nil }
         }
         if let playback, !playback.wantsMore { return nil }
         defer { nextInOrder += 1 }

@@ -205,4 +205,31 @@ struct ClosedFormTests {
             #expect(shares == row.chunks.map(Int64.init))
         }
     }
+
+    /// Two chunks of a second each, and a player that starts with 2.5 s: it gets more than its window, or waits for ever.
+    @Test("a window that holds less than the player needs to start does not stop the run")
+    func smallWindow() throws {
+        let text = """
+            run: { driver: virtual, duration: 10min }
+            pipelines:
+              client:
+                sources: [ { name: a, rate: 8Mbit/s } ]
+                capture: { type: movie, chunks: 10, chunk: 125000B, window: 2 }
+                stages: [ { type: pull }, { type: link } ]
+                sinks: [ { type: playout, bitrate: 1Mbit/s, preset: media3 }, { type: chunk_log } ]
+            """
+        var problems: [ConfigProblem] = []
+        let file = RunFile(try readYAML(text, file: "window.yaml"), registry: .standard, problems: &problems)
+        #expect(problems == [])
+        let plan = try #require(file?.pipelines.first)
+        let outcomes = VirtualTimeDriver().run(
+            [plan.build(RunSurroundings(seed: 1, baseFolder: "/"))],
+            limits: RunLimits(duration: .seconds(600))
+        )
+        let playout = try #require(outcomes[0].summary["stages"]?["playout"])
+        // The third chunk is asked for when two are there: after 3 × 125 ms the player has its 2.5 s.
+        #expect(playout["startup_delay_ns"]?.integer == 312_500_000)
+        #expect(playout["stall_count"]?.integer == 0)
+        #expect(playout["media_played_ns"]?.integer == 10_000_000_000)
+    }
 }
