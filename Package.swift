@@ -25,7 +25,11 @@ let package = Package(
         .executable(name: "tributary", targets: ["tributary"]),
         .library(name: "Tributary", targets: ["PipelineCore", "PipelineRuntime", "PipelineConfig", "StandardStages"]),
         .library(name: "PipelineTestKit", targets: ["PipelineTestKit"]),
+        .library(name: "CaptureFiles", targets: ["CaptureFiles"]),
         .library(name: "RateTest", targets: ["RateTest", "Delivery", "Measures"]),
+    ],
+    traits: [
+        .trait(name: "Pcap", description: "Live capture through libpcap; needs libpcap-dev")
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -46,6 +50,8 @@ let package = Package(
             cSettings: [.define("_GNU_SOURCE", .when(platforms: [.linux]))]
         ),
 
+        .systemLibrary(name: "CPcap", path: "CShims/CPcap"),
+
         // Vocabulary and machinery.
         .target(name: "PipelineCore", swiftSettings: settings),
         .target(name: "Measures", dependencies: ["PipelineCore"], swiftSettings: settings),
@@ -60,6 +66,8 @@ let package = Package(
         .target(name: "Delivery", dependencies: ["PipelineCore", "Measures", crypto], swiftSettings: settings),
         .target(name: "Playout", dependencies: ["PipelineCore", "Measures"], swiftSettings: settings),
         .target(name: "Emulation", dependencies: ["PipelineCore"], swiftSettings: settings),
+
+        .target(name: "CaptureFiles", dependencies: ["Measures"], swiftSettings: settings),
 
         // Stages around them.
         .target(
@@ -78,8 +86,15 @@ let package = Package(
             swiftSettings: settings
         ),
         .target(
+            name: "WireStages",
+            dependencies: [
+                "PipelineCore", "CaptureFiles", "Delivery", .target(name: "CPcap", condition: .when(traits: ["Pcap"])),
+            ],
+            swiftSettings: settings
+        ),
+        .target(
             name: "StandardStages",
-            dependencies: ["PipelineConfig", "NetworkStages", "StreamingStages", "MeasureStages"],
+            dependencies: ["PipelineConfig", "NetworkStages", "StreamingStages", "MeasureStages", "WireStages"],
             swiftSettings: settings
         ),
 
@@ -94,12 +109,16 @@ let package = Package(
         ),
         .target(
             name: "Lab",
-            dependencies: ["PipelineConfig", "PipelineRuntime", "Measures", "MeasureStages"],
+            dependencies: [
+                "PipelineConfig", "PipelineRuntime", "Measures", "MeasureStages", "CaptureFiles", "Delivery",
+            ],
             swiftSettings: settings
         ),
         .executableTarget(
             name: "tributary",
-            dependencies: ["StandardStages", "PipelineRuntime", "Lab", "Measures", "RateTest", arguments],
+            dependencies: [
+                "StandardStages", "PipelineRuntime", "Lab", "Measures", "RateTest", "CaptureFiles", "WireStages", arguments,
+            ],
             swiftSettings: settings
         ),
         // A program of its own: callgrind does not survive the main thread of an asynchronous one.
@@ -133,6 +152,7 @@ let package = Package(
             dependencies: ["PipelineCore", "PipelineTestKit"],
             swiftSettings: testSettings
         ),
+        .testTarget(name: "CaptureFilesTests", dependencies: ["CaptureFiles"], swiftSettings: testSettings),
         .testTarget(name: "EmulationTests", dependencies: ["Emulation"], swiftSettings: testSettings),
         .testTarget(name: "LabTests", dependencies: ["Lab", "Measures"], swiftSettings: testSettings),
         .testTarget(name: "PlayoutTests", dependencies: ["Playout"], swiftSettings: testSettings),

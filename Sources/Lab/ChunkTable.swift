@@ -26,6 +26,8 @@ public struct BadLine: Hashable, Sendable, CustomStringConvertible {
 /// The chunks of a log, from `chunks.csv` or from a plain log of `timestamp size` lines as the 2013 programs wrote.
 public struct ChunkTable: Sendable {
     public private(set) var rows: [ChunkRow] = []
+    /// Where each row's chunk begins in the object; empty for a plain log.
+    private(set) var offsets: [UInt64] = []
     /// Lines that were skipped, with why.
     public private(set) var badLines: [BadLine] = []
     /// Whether the last line was cut in its middle: the run was killed as it wrote.
@@ -68,7 +70,7 @@ public struct ChunkTable: Sendable {
     // MARK: chunks.csv
 
     private mutating func readCSV(_ lines: [Substring], _ names: [String], _ file: String) {
-        let columns = ["seq", "source", "length", "requested_ns", "first_byte_ns", "done_ns", "dup"]
+        let columns = ["seq", "source", "length", "requested_ns", "first_byte_ns", "done_ns", "dup", "offset"]
         let places = columns.map { names.firstIndex(of: $0) }
         if let missing = zip(columns, places).first(where: { $0.1 == nil }) {
             badLines.append(BadLine(file: file, line: 1, message: "the header has no column '\(missing.0)'"))
@@ -84,11 +86,12 @@ public struct ChunkTable: Sendable {
             func field(_ column: Int) -> String { fields[places[column] ?? 0] }
             func time(_ column: Int) -> Int64? { Int64(field(column)) }
             guard let chunk = UInt64(field(0)), let byteCount = UInt64(field(2)), let requested = time(3),
-                let firstByte = time(4), let done = time(5), done >= 0, let duplicates = UInt64(field(6))
+                let firstByte = time(4), let done = time(5), done >= 0, let duplicates = UInt64(field(6)), let offset = UInt64(field(7))
             else {
                 bad(file, index, "expected whole numbers, found '\(shortened(line))'")
                 continue
             }
+            offsets.append(offset)
             rows.append(
                 ChunkRow(
                     chunk: chunk,

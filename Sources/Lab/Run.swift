@@ -154,6 +154,8 @@ public struct Run: Sendable {
             (key: "origin_realtime_ns", value: .integer(Int64(clamping: originRealtime))),
             (key: "tributary_version", value: .text(tributaryVersion)),
             (key: "host", value: .text(ProcessInfo.processInfo.hostName)),
+            // One value for each boot of a machine: whose logs share a clock.
+            (key: "boot_id", value: Self.bootID.map { .text($0) } ?? .null),
             (key: "system", value: .text(ProcessInfo.processInfo.operatingSystemVersionString)),
             (key: "processors", value: .integer(Int64(ProcessInfo.processInfo.activeProcessorCount))),
             (key: "sources", value: .list(sources)),
@@ -177,6 +179,11 @@ public struct Run: Sendable {
             (key: "errors", value: .list(result.errors.map { .text("\($0)") })),
             (key: "pipelines", value: .object(pipelines)),
         ])
+    }
+
+    private static var bootID: String? {
+        FileManager.default.contents(atPath: "/proc/sys/kernel/random/boot_id")
+            .map { String(decoding: $0, as: UTF8.self).trimmingCharacters(in: .whitespacesAndNewlines) }
     }
 
     // MARK: Files

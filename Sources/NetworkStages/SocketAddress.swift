@@ -48,6 +48,12 @@ package struct SocketAddress: Hashable, Sendable, CustomStringConvertible {
         String(decoding: characters.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 
+    /// As a tap on the wire looks for it.
+    func socketEntry(_ transport: String) -> SocketBoard.Entry? {
+        guard let (host, port) = Self.split(description), let number = UInt16(port) else { return nil }
+        return SocketBoard.Entry(transport: transport, address: host, port: number)
+    }
+
     /// Whether it is of this machine alone.
     package var isLoopback: Bool {
         family == AF_INET

@@ -31,6 +31,8 @@ final class SourceLink {
     private var generator: SeededGenerator
     private var didProgress = false
 
+    /// The last address that it was looked for at.
+    private var address = ""
     var byteCount: UInt64 = 0
     var newByteCount: UInt64 = 0
     private var requestCount: Int64 = 0
@@ -56,6 +58,12 @@ final class SourceLink {
 
     /// The address to go to; if there is none yet, or never, ``retry`` says when to ask again.
     func destination(at now: Timestamp) -> SocketAddress? {
+        let found = resolved(at: now)
+        if let found { address = "\(found)" }
+        return found
+    }
+
+    private func resolved(at now: Timestamp) -> SocketAddress? {
         do throws(StageError) {
             switch url.server {
             case .address(let text):
@@ -270,7 +278,7 @@ final class SourceLink {
         return [
             (key: "name", value: .text(context.sources[Int(path)].name)),
             (key: "url", value: .text(context.sources[Int(path)].url)),
-            (key: "last", value: .text(lastTrouble)),
+            (key: "address", value: .text(address)), (key: "last", value: .text(lastTrouble)),
             (key: "rate_bps", value: .number(estimate.rate)),
             (key: "latency_ns", value: .integer(estimate.latency)),
         ] + (counts + extraCounters).map { (key: $0.0, value: .integer($0.1)) }

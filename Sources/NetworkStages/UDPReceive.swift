@@ -95,6 +95,10 @@ public final class UDPReceive: Capture, Summarizing {
     public init(options: Options, context: StageContext) {
         self.options = options
         self.context = context
+        // Known before it is bound: an observer that captures starts before.
+        if case .open = options.socket, let word = options.listen.split(separator: ":").last, let port = UInt16(word), port > 0 {
+            SocketBoard.of(context.shared).note(.init(transport: "udp", address: nil, port: port))
+        }
     }
 
     public func start(at now: Timestamp) throws(StageError) {
@@ -255,7 +259,8 @@ private final class UDPReceiveState {
             packet.arrived = Timestamp(nanoseconds: arrived &- origin)
             packet.byteCount = unsafe message.pointee.byte_count
             packet.segment = unsafe message.pointee.segment
-            dropped = unsafe max(dropped, message.pointee.dropped)
+            packet.dropped = unsafe message.pointee.dropped
+            dropped = max(dropped, packet.dropped)
             truncated += unsafe Int64(message.pointee.is_truncated)
             output.append(packet, takingOver: unsafe slots[index])
         }

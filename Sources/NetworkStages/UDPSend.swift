@@ -91,6 +91,7 @@ public final class UDPSend: Transport, Summarizing {
                 throw StageError(.systemCall, "cannot reach \(address): \(Socket.message(number))", errno: number)
             }
             _ = cbatchio_configure(socket, family, UInt32(CBATCHIO_DONT_FRAGMENT))
+            if let entry = address.socketEntry("udp") { SocketBoard.of(context.shared).note(entry) }
         }
         _ = cbatchio_set_send_buffer(socket, CInt(clamping: options.sendBuffer.bytes))
         do throws(StageError) {

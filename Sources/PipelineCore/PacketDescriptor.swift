@@ -52,6 +52,9 @@ public struct PacketDescriptor: Sendable, BitwiseCopyable {
     /// Bytes of each datagram, if the packet is a *train*: equal datagrams back to back, of which the last may be shorter
     /// and whose numbers begin with `sequence` (a super-packet of GSO or GRO). 0: one datagram.
     public var segment: UInt16
+    /// What the socket had dropped before this one came, as the kernel counts (SO_RXQ_OVFL); of use in a capture's
+    /// ``Kind/data`` only. Super-packets count once.
+    public var dropped: UInt32
     @usableFromInline package var slotOffset: UInt32
     @usableFromInline package var slot: UInt32
 
@@ -77,6 +80,7 @@ public struct PacketDescriptor: Sendable, BitwiseCopyable {
         self.kind = kind
         self.isDuplicate = false
         self.segment = 0
+        self.dropped = 0
         self.slotOffset = 0
         self.slot = .max
     }

@@ -3,6 +3,7 @@ import MeasureStages
 import NetworkStages
 public import PipelineConfig
 import StreamingStages
+import WireStages
 
 extension StageRegistry {
     /// Every stage this package ships. One line each: its type, and what `tributary stages` says of it.
@@ -13,6 +14,7 @@ extension StageRegistry {
         registry.register(UDPServe.self, "serves the files of a folder over UDP")
         registry.register(Generator.self, "datagrams of a rate test: fixed, uniform or recorded sizes")
         registry.register(UDPReceive.self, "receives datagrams, many in a system call")
+        registry.register(PcapReplay.self, "the UDP payloads of a capture file, at their recorded times")
 
         registry.register(ChunkScheduler<Single>.self, "all chunks from one source")
         registry.register(ChunkScheduler<Alternate>.self, "chunk k from source k mod N, in lock-step or independently")
@@ -32,6 +34,13 @@ extension StageRegistry {
         registry.register(ChunkLog.self, "writes chunks.csv")
         registry.register(FileSink.self, "writes the movie to a file, in place when it is whole")
         registry.register(NullSink.self, "counts bytes and drops them")
+        registry.register(DatagramLog.self, "writes which datagrams of a rate test passed, for the cross-check with the wire")
+        #if Pcap
+        registry.register(PcapCapture.self, "packets of an interface, as they pass")
+        registry.register(PcapObserver.self, "captures an interface while the pipeline runs, and compares the run's logs with it")
+        #else
+        registry.registerMissing("pcap", "needs libpcap: install libpcap-dev and build with 'swift build --traits Pcap'")
+        #endif
         registry.register(PacketLog.self, "writes a line for every packet that passes, to packets.csv")
         registry.register(FlowStats.self, "tells of each flow what was lost, reordered, duplicated, and the delays")
         registry.register(Reply.self, "sends back what a server's capture was asked for")

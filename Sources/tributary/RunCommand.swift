@@ -1,4 +1,5 @@
 public import ArgumentParser
+import CaptureFiles
 import Foundation
 import Lab
 public import PipelineConfig
@@ -103,9 +104,33 @@ struct RunCommand: AsyncParsableCommand {
         }
         try Compare.print(paths: [folder], json: output.json)
         Terminal.error("\(results.count) of \(count) runs in \(folder)")
+        let status = try results.map { try wireVerdict(of: $0.result, title: $0.trial.folder, isShort: true, json: output.json) }.max() ?? 0
         if control.state != .running { throw ExitCode(130) }
         if results.contains(where: { !$0.result.errors.isEmpty }) { throw ExitCode(1) }
+        if status != 0 { throw ExitCode(status) }
     }
+}
+
+/// Compares a run's logs with what it captured, if it captured anything, and says what follows.
+///
+/// - Returns: The exit status that the verdict asks for.
+private func wireVerdict(of result: RunResult, title: String, isShort: Bool, json: Bool) throws -> Int32 {
+    guard let folder = result.folder,
+        let names = try? FileManager.default.contentsOfDirectory(atPath: folder),
+        names.contains(where: { $0.hasPrefix("wire-") && $0.hasSuffix(".pcapng") })
+    else { return 0 }
+    let check: WireCheck
+    do {
+        check = try WireCheck(folders: [folder])
+    } catch {
+        Terminal.error("wire: \(error)")
+        return Verdict.inconclusive.exitStatus
+    }
+    try WireCheckCommand.write(check, to: folder)
+    let first = String(check.text.prefix { $0 != "\n" })
+    let text = isShort ? "\(title): wire \(first)" : "wire: \(check.text)"
+    if json { Terminal.error(printable(text)) } else { Terminal.result(printable(text)) }
+    return check.verdict.exitStatus
 }
 
 /// Runs one file, shows its progress and its results.
@@ -149,7 +174,9 @@ func performRun(
         let pipelines = result.outcomes.map { (key: $0.name, value: $0.summary) }
         Terminal.result(SummaryValue.object(pipelines).indentedJSON())
     }
+    let status = try wireVerdict(of: result, title: title, isShort: false, json: output.json)
     if !result.errors.isEmpty { throw ExitCode(1) }
+    if status != 0 { throw ExitCode(status) }
     if result.wasInterrupted, file.pipelines.contains(where: { !$0.demands.isService }) { throw ExitCode(130) }
 }
 

@@ -22,4 +22,15 @@ final class Signals {
     }
 
     deinit { for source in sources { source.cancel() } }
+
+    /// Waits for SIGINT or SIGTERM, or until so many seconds have passed.
+    static func first(within seconds: Double?) async {
+        let control = RunControl()
+        let signals = Signals(control)
+        defer { withExtendedLifetime(signals) {} }
+        let end = seconds.map { ContinuousClock.now.advanced(by: .seconds($0)) }
+        while control.state == .running, end.map({ ContinuousClock.now < $0 }) ?? true {
+            try? await Task.sleep(for: .milliseconds(20))
+        }
+    }
 }
