@@ -17,6 +17,12 @@ public struct ByteTimeline: Sendable {
         public var last: Int64
         /// When the last transmission of any of them passed.
         public var lastTransmission: Int64
+
+        public init(first: Int64, last: Int64, lastTransmission: Int64) {
+            self.first = first
+            self.last = last
+            self.lastTransmission = lastTransmission
+        }
     }
 
     private var runs: [Run] = []

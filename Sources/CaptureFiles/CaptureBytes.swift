@@ -73,7 +73,7 @@ public struct CaptureFileError: Error, CustomStringConvertible, Sendable {
 func systemMessage(_ number: CInt) -> String { unsafe String(cString: strerror(number)) }
 
 /// Integers of a file in its byte order.
-struct ByteOrder {
+struct ByteOrder: Sendable {
     /// Whether the file's order is not the machine's.
     var isSwapped: Bool
 

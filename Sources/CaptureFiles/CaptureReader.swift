@@ -10,8 +10,9 @@ public struct CapturedPacket: Sendable {
     public var originalLength: Int
     /// Whether the time's fraction is a second or more, or less than the file says it can tell: counted, not repaired.
     public var hasOddTime = false
-    /// Where the options of its block lie, if it has any (pcapng).
+    /// Where the options of its block lie, if it has any (pcapng), in the byte order of its section.
     var options: Range<Int>?
+    var order = ByteOrder.little
 }
 
 /// An interface of a capture file: where packets were captured, and how their times are told.
@@ -77,7 +78,7 @@ public struct TimeResolution: Hashable, Sendable {
     func nanoseconds(_ units: UInt64, offset: Int64) -> Int64? {
         var whole: UInt128
         if isBinary {
-            whole = exponent >= 64 ? 0 : UInt128(units) * 1_000_000_000 >> UInt128(exponent)
+            whole = (UInt128(units) * 1_000_000_000) >> UInt128(min(exponent, 64))
         } else {
             whole = UInt128(units)
             if exponent <= 9 {
@@ -104,7 +105,7 @@ public struct CaptureProblem: Hashable, Sendable, CustomStringConvertible {
 /// pcap with micro- or nanoseconds (and the variant of Alexey Kuznetsov); pcapng with any number of sections and
 /// interfaces, each with its own resolution, Enhanced, Simple and obsolete packets, statistics and comments; unknown blocks
 /// are skipped. What is wrong ends the reading: the packets before it are good, and ``problem`` says where it stopped and
-/// why. Nothing is allocated by a number in the file.
+/// why. Nothing is allocated by a number in the file. A packet's bytes are `reader.file.span.extracting(packet.bytes)`.
 public struct CaptureReader {
     public enum Format: String, Sendable { case pcap, pcapng }
 
@@ -167,18 +168,11 @@ public struct CaptureReader {
         return packet
     }
 
-    /// The captured bytes of a packet.
-    @_lifetime(borrow self)
-    public borrowing func bytes(of packet: CapturedPacket) -> RawSpan {
-        let span = file.span
-        return unsafe _overrideLifetime(span.extracting(packet.bytes), borrowing: self)
-    }
-
     /// The comments of a packet.
     public func comments(of packet: CapturedPacket) -> [String] {
         guard let options = packet.options else { return [] }
         var comments: [String] = []
-        readOptions(options) { code, value in if code == 1 { comments.append(text(value)) } }
+        readOptions(options, packet.order) { code, value in if code == 1 { comments.append(text(value)) } }
         return comments
     }
 
@@ -317,7 +311,7 @@ public struct CaptureReader {
         sectionCount += 1
         sectionBegin = interfaces.count
         var comments: [String] = []
-        readOptions(body.lowerBound + 16..<body.upperBound) { code, value in
+        problem = readOptions(body.lowerBound + 16..<body.upperBound, order) { code, value in
             if code == 1 { comments.append(text(value)) }
         }
         self.comments += comments
@@ -339,13 +333,14 @@ public struct CaptureReader {
         var reason: String?
         let file = file
         let bytes = file.span
-        readOptions(body.lowerBound + 8..<body.upperBound) { code, value in
+        let misfit = readOptions(body.lowerBound + 8..<body.upperBound, order) { code, value in
             switch code {
             case 1: interface.comments.append(text(value))
             case 2: interface.name = text(value)
             case 3: interface.purpose = text(value)
             case 9:
-                guard value.count >= 1 else { return }
+                // Of another length it is no such option, and microseconds stand.
+                guard value.count == 1 else { return }
                 let raw = bytes.byte(value.lowerBound)
                 let resolution = TimeResolution(exponent: raw & 0x7F, isBinary: raw & 0x80 != 0)
                 if resolution.exponent > (resolution.isBinary ? 63 : 18) {
@@ -361,6 +356,7 @@ public struct CaptureReader {
             }
         }
         if let reason { return fail(body, reason) }
+        if let misfit { return problem = misfit }
         interfaces.append(interface)
     }
 
@@ -372,7 +368,7 @@ public struct CaptureReader {
         let file = file
         let bytes = file.span
         var comments: [String] = []
-        readOptions(body.lowerBound + 12..<body.upperBound) { code, value in
+        readOptions(body.lowerBound + 12..<body.upperBound, order) { code, value in
             if code == 1 { comments.append(text(value)) }
             guard value.count == 8 else { return }
             let number: UInt64 = order.load(bytes, value.lowerBound)
@@ -423,7 +419,7 @@ public struct CaptureReader {
         )
         if packet.time == nil { packet.hasOddTime = true }
         let options = begin + 20 + padded..<body.upperBound
-        if !options.isEmpty { packet.options = options }
+        if !options.isEmpty { (packet.options, packet.order) = (options, order) }
         return packet
     }
 
@@ -452,15 +448,23 @@ public struct CaptureReader {
     }
 
     /// Calls `each` with the code and the value's place of every option; ends where they do not fit.
-    private func readOptions(_ range: Range<Int>, each: (UInt16, Range<Int>) -> Void) {
+    ///
+    /// - Returns: What does not fit, if something does not.
+    @discardableResult
+    private func readOptions(_ range: Range<Int>, _ order: ByteOrder, each: (UInt16, Range<Int>) -> Void) -> CaptureProblem? {
         var place = range.lowerBound
         while range.upperBound - place >= 4 {
             let code: UInt16 = order.load(file.span, place)
             let length = Int(order.load(file.span, place + 2, as: UInt16.self))
-            guard code != 0, length <= range.upperBound - place - 4 else { return }
+            guard code != 0 else { return nil }
+            guard length <= range.upperBound - place - 4 else {
+                let room = range.upperBound - place - 4
+                return CaptureProblem(offset: place, reason: "an option of \(length) bytes where \(room) are left of its block")
+            }
             each(code, place + 4..<place + 4 + length)
             place += 4 + (length + 3) & ~3
         }
+        return nil
     }
 
     /// Text of the file as it stands; what is no UTF-8 is replaced, and what follows a NUL left out.

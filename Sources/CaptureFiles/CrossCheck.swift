@@ -409,6 +409,8 @@ public struct CrossCheck: Sendable {
         let story = "\(wireOnly.count) datagrams came in and are not in the receive log, and the socket dropped \(expected)"
         if counterAgrees, difference != 0 {
             wrong.append("\(story): the drop counter is wrong, each datagram's own agrees with the wire")
+        } else if difference < 0 {
+            wrong.append("\(story): the receive log invents some, or the capture lacks them")
         } else {
             wrong.append("\(story): the receive log is wrong" + (dropsUnattributed.count > 0 ? ", from sequence \(dropsUnattributed.examples[0].sequence) on" : ""))
         }

@@ -29,7 +29,7 @@ public struct TCPStream: Sendable {
     private var origin: UInt32?
     private var lastSequence: UInt32 = 0
     private var lastRelative: Int64 = 0
-    private var highest: Int64 = .min
+    private var highest: Int64 = 0
     private var timeline = ByteTimeline()
     private var isSYNCounted = false
     private var finPlace: Int64?

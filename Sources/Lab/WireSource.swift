@@ -15,7 +15,7 @@ struct WireSource {
     }
 
     let path: String
-    let role: String
+    private(set) var role: String
     private(set) var taps: [TapReport] = []
     private(set) var servers: [Server] = []
     private(set) var tcp = TCPMap()
@@ -50,6 +50,7 @@ struct WireSource {
     /// - Parameter role: `tx`, `rx` or `both`; `nil`: what the file says.
     init(_ path: String, role: String?, into join: inout DatagramJoin) throws(CaptureFileError) {
         self.path = path
+        self.role = role ?? "both"
         var reader = try CaptureReader(path: path)
         var delivered = 0
         var (undecoded, foreign, inversions): (UInt64, UInt64, UInt64) = (0, 0, 0)

@@ -194,25 +194,26 @@ struct WireCapture: AsyncParsableCommand {
         var settings = PcapSettings()
         (settings.interface, settings.role, settings.snapLength) = (interface, role, snaplen)
         (settings.buffer, settings.filter) = (ring, filter)
-        do {
-            let tap = try PcapTap(settings, path: output, application: "tributary")
+        let tap: PcapTap
+        do throws(StageError) {
+            tap = try PcapTap(settings, path: output, application: "tributary")
             try tap.start()
-            Terminal.error("capturing at \(interface); Ctrl-C ends it")
-            await Signals.first(within: seconds)
-            let outcome = tap.stop()
-            for warning in outcome.warnings { Terminal.error("warning: \(warning)") }
-            Terminal.result(
-                SummaryValue.object([
-                    (key: "file", value: .text(output)), (key: "delivered", value: .integer(Int64(clamping: outcome.delivered))),
-                    (key: "received", value: .integer(Int64(clamping: outcome.received))),
-                    (key: "dropped", value: .integer(Int64(clamping: outcome.dropped))), (key: "unread", value: .integer(outcome.unread)),
-                    (key: "saw_end", value: .boolean(outcome.sawEnd)),
-                ]).json
-            )
-        } catch let error as StageError {
+        } catch {
             Terminal.error("error: \(error.message)")
             throw ExitCode(1)
         }
+        Terminal.error("capturing at \(interface); Ctrl-C ends it")
+        await Signals.first(within: seconds)
+        let outcome = tap.stop()
+        for warning in outcome.warnings { Terminal.error("warning: \(warning)") }
+        func number(_ value: UInt64) -> SummaryValue { .integer(Int64(clamping: value)) }
+        Terminal.result(
+            SummaryValue.object([
+                (key: "file", value: .text(output)), (key: "delivered", value: number(outcome.delivered)),
+                (key: "received", value: number(outcome.received)), (key: "dropped", value: number(outcome.dropped)),
+                (key: "unread", value: .integer(outcome.unread)), (key: "saw_end", value: .boolean(outcome.sawEnd)),
+            ]).json
+        )
         #else
         Terminal.error("error: this build cannot capture: install libpcap-dev and build with 'swift build --traits Pcap'")
         throw ExitCode(1)

@@ -81,7 +81,7 @@ struct Fault: Sendable, CustomTestStringConvertible {
         Fault("the receive log has one that never came", .contradicted, "receive log") {
             $0.received.append(.init(sequence: 5_000, kernel: $0.received[10].kernel, read: $0.received[10].read, dropped: nil))
         },
-        Fault("the receive log has one that the socket dropped", .contradicted, "the drop counter") {
+        Fault("the receive log has one that the socket dropped", .contradicted, "the receive log invents") {
             $0.received.append(.init(sequence: 990, kernel: 1_700_000_000_009_904_400, read: 1_700_000_000_009_905_000, dropped: nil))
         },
         Fault("one send time is 10 us late", .contradicted, "send log is wrong") { $0.sent[40].before += 10_000 },
@@ -105,7 +105,7 @@ struct Fault: Sendable, CustomTestStringConvertible {
             $0.received[21].sequence = other
         },
         Fault("the receiver's tap lacks a packet and says it dropped none", .contradicted, "never seen to come in") {
-            $0.came.remove(at: 200)
+            $0.came.remove(at: 201)
             $0.inTap.delivered -= 1
             $0.inTap.received = $0.inTap.delivered
         },

@@ -6,7 +6,7 @@ import Testing
 @Suite("Sample captures", .enabled(if: samples != nil, "the sample captures are not here"))
 struct SampleTests {
     private static let fields = [
-        "frame.number", "frame.time_epoch", "frame.len", "frame.cap_len", "vlan.id", "ieee8021ad.id", "ip.src", "ip.dst",
+        "frame.number", "frame.encap_type", "frame.time_epoch", "frame.len", "frame.cap_len", "vlan.id", "ieee8021ad.id", "ip.src", "ip.dst",
         "ip.len", "ip.frag_offset", "ipv6.src", "ipv6.dst", "ipv6.plen", "udp.srcport", "udp.dstport", "udp.length",
         "tcp.srcport", "tcp.dstport", "tcp.seq_raw", "tcp.ack_raw", "tcp.len", "tcp.flags", "frame.protocols",
     ]
@@ -20,10 +20,12 @@ struct SampleTests {
             "-o", "tcp.analyze_sequence_numbers:FALSE",
         ]
         let (_, output) = try tool.run(options + fields.flatMap { ["-e", $0] })
-        return output.split(separator: "\n").map { line in
+        let rows = output.split(separator: "\n").map { line in
             let values = line.split(separator: "|", omittingEmptySubsequences: false).map(String.init)
             return Dictionary(uniqueKeysWithValues: zip(fields, values))
         }
+        // tshark numbers custom and other blocks too; they are no packets and have no encapsulation.
+        return rows.filter { $0["frame.encap_type"] != "" }
     }
 
     private static func time(_ nanoseconds: Int64) -> String {
@@ -39,6 +41,8 @@ struct SampleTests {
         var packets: [CapturedPacket] = []
         while let packet = reader.next() { packets.append(packet) }
         let name = path.split(separator: "/").suffix(2).joined(separator: "/")
+        // A link type that nobody has registered: tshark opens no such file, and its packets are as good as any.
+        guard !path.hasSuffix("13_linktype_unknown.pcap") else { return }
         // Where tshark goes on behind what is wrong, or makes sense of what has none, we say what is wrong instead.
         if let problem = reader.problem {
             #expect(packets.count <= rows.count, "\(name): \(problem)")
@@ -53,9 +57,9 @@ struct SampleTests {
                 #expect(Self.time(time) == other, "\(name) frame \(number)")
             }
             #expect(row["frame.cap_len"] == String(packet.bytes.count), "\(name) frame \(number)")
-            #expect(row["frame.len"] == String(packet.originalLength), "\(name) frame \(number)")
+            #expect(row["frame.len"] == String(min(packet.originalLength, Int(Int32.max))), "\(name) frame \(number)")
             let decoded = PacketDecoder.decode(
-                reader.bytes(of: packet),
+                reader.file.span.extracting(packet.bytes),
                 originalLength: packet.originalLength,
                 linkType: reader.interfaces[packet.interface].linkType
             )
@@ -76,7 +80,8 @@ struct SampleTests {
         if packet.ipVersion == 4 {
             // tshark, too, gives the frame's length where the header has 0.
             if packet.ipLength != 0 { equal("ip.len", String(packet.ipLength)) }
-            equal("ip.frag_offset", String(packet.fragmentOffset))
+            // In units of eight bytes, as the header has it.
+            equal("ip.frag_offset", String(packet.fragmentOffset / 8))
         } else {
             equal("ipv6.src", packet.source.description)
             equal("ipv6.dst", packet.destination.description)

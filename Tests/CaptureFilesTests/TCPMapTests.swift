@@ -1,4 +1,5 @@
 import CaptureFiles
+import Foundation
 import Testing
 
 @Suite("TCP map")
@@ -97,11 +98,15 @@ struct TCPMapTests {
         var reader = try CaptureReader(path: path)
         var map = TCPMap()
         while let packet = reader.next() {
-            let bytes = reader.bytes(of: packet)
+            let file = reader.file
+            let bytes = file.span.extracting(packet.bytes)
             let decoded = PacketDecoder.decode(bytes, originalLength: packet.originalLength, linkType: reader.interfaces[packet.interface].linkType)
             if decoded.isTCP { map.add(decoded, bytes, time: packet.time ?? 0) }
         }
         // tcptrace reads Ethernet in classic pcap only, and no super-packets.
+        // It takes a length of 0 for an empty packet and passes over stacked tags.
+        let unread = ["kerberos_tso.pcapng", "bigtcp-ipv6-hbh.pcap", "bigtcp-ipv4.pcap", "vlan-pcp-dei.pcapng"]
+        guard !unread.contains(where: { path.hasSuffix($0) }) else { return }
         guard reader.interfaces.allSatisfy({ $0.linkType == LinkType.ethernet }), !map.connections.isEmpty else { return }
         let copy = "/tmp/tributary-\(UInt64.random(in: 0 ... .max)).pcap"
         defer { remove(copy) }
