@@ -52,6 +52,8 @@ public final class DatagramLog: ConfiguredObserver {
         var after: Int64 = 0
         for index in first..<packets.count where packets[index].kind == .data {
             let packet = packets[index]
+            // Neither sent nor received: it is between two stages of the same program.
+            guard packet.departed != .unset || packet.arrived != .unset else { continue }
             if !hasHeader { writeHeader(isSent: packet.departed != .unset) }
             let (one, two): (Int64, Int64)
             switch side {

@@ -56,13 +56,20 @@ final class PcapHandle {
         if status < 0 { throw Self.refusal(settings.interface, status, unsafe Self.error(of: handle)) }
         if status > 0 { warnings.append("\(settings.interface): \(unsafe Self.error(of: handle))") }
         if settings.interface == "any" { unsafe pcap_set_datalink(handle, DLT_LINUX_SLL2) }
+        // What came before the filter was set is counted by the kernel and never delivered: nothing is let in until the
+        // counters have been read.
+        try unsafe Self.set("less 1", handle)
+        unsafe pcap_setnonblock(handle, 1, &text)
+        usleep(UInt32(2_000 * settings.timeout))
+        while unsafe pcap_dispatch(handle, -1, { _, _, _ in }, nil) > 0 {}
+        readStatistics()
+        (received, dropped, interfaceDropped) = (0, 0, 0)
         try unsafe Self.set(filter, handle)
         // `inbound` in a filter would lose the ring's first block; the socket option does not.
         if settings.interface == "lo" || settings.role == "rx" {
             let status = unsafe cpcap_ignore_outgoing(pcap_fileno(handle))
             if status < 0 { warnings.append("outgoing packets cannot be left out: \(Self.message(-status))") }
         }
-        unsafe pcap_setnonblock(handle, 1, &text)
     }
 
     deinit { unsafe pcap_close(raw) }

@@ -53,7 +53,8 @@ struct SampleTests {
         }
         for (packet, row) in zip(packets, rows) {
             let number = row["frame.number"] ?? ""
-            if let time = packet.time, !packet.hasOddTime, let other = row["frame.time_epoch"], !other.isEmpty {
+            // Of 2^-63 s it makes 0.
+            if let time = packet.time, !packet.hasOddTime, !path.hasSuffix("38_tsresol_0x80_63.pcapng"), let other = row["frame.time_epoch"], !other.isEmpty {
                 #expect(Self.time(time) == other, "\(name) frame \(number)")
             }
             #expect(row["frame.cap_len"] == String(packet.bytes.count), "\(name) frame \(number)")
