@@ -108,11 +108,26 @@ public struct WireCheck: Sendable {
         count(read, sources)
         if !join.flows.isEmpty, !logs.isEmpty {
             // A tap that saw none of a flow that others logged says nothing about it.
-            datagrams = CrossCheck(join, taps: taps, counters: counters, clocks: clocks, clockSteps: steps)
+            datagrams = CrossCheck(
+                join,
+                taps: taps,
+                counters: counters,
+                clocks: clocks,
+                clockSteps: steps,
+                expectsReceipts: counters.socketDropped != nil,
+                doubts: read.compactMap(Self.doubt)
+            )
         }
         for source in sources { connections += source.tcp.connections }
         for folder in read { checkChunks(folder, sources) }
         conclude(steps)
+    }
+
+    /// A run that failed has logs that end anywhere.
+    private static func doubt(_ folder: Folder) -> String? {
+        if folder.summary.isEmpty { return "\(folder.path): the run did not come to its end" }
+        guard let errors = folder.summary["errors"] as? [String], let first = errors.first else { return nil }
+        return "\(folder.path): the run failed: \(first)"
     }
 
     private static func add(_ side: DatagramRecord.Side, _ record: DatagramRecord, to join: inout DatagramJoin) {
@@ -265,7 +280,7 @@ public struct WireCheck: Sendable {
         if !chunks.isEmpty {
             var doubts: [String] = []
             var dropped: UInt64 = 0
-            for tap in taps {
+            for (index, tap) in taps.enumerated() where !taps[..<index].contains(where: { $0.name == tap.name }) {
                 if !tap.sawBeginning || !tap.sawEnd { doubts.append("the tap at \(tap.name) is not shown to have been live all the time") }
                 if let unread = tap.unread, unread != 0 { doubts.append("the tap at \(tap.name) leaves \(unread) packets unaccounted for") }
                 dropped = max(dropped, tap.dropped ?? 0)

@@ -22,6 +22,7 @@ final class TCPSource: SourceConnection {
     private var pool: PacketPool?
     private var isHungUp = false
     private var unknownTypes: Int64 = 0
+    private var clock = ArrivalClock()
     /// Blocks whose digests have been asked for and not come.
     private var asksForDigests = false
 
@@ -49,6 +50,7 @@ final class TCPSource: SourceConnection {
     // MARK: Turns
 
     func turn(into batch: inout PacketBatch, at now: Timestamp) throws(StageError) -> Wake {
+        clock.begin(now)
         pool = batch.pool
         var wake = Wake.whenFed
         switch link.state {
@@ -165,7 +167,7 @@ final class TCPSource: SourceConnection {
                 return .whenFed
             }
             filled += got
-            guard parse(into: &batch, at: now) else { return batch.isFull ? .immediately : .whenFed }
+            guard parse(into: &batch, at: clock.now(in: now)) else { return batch.isFull ? .immediately : .whenFed }
         }
         return .immediately
     }

@@ -36,6 +36,7 @@ final class UDPSource: SourceConnection {
         var socketDrops: Int64 = 0
     }
     private var counters = Counters()
+    private var clock = ArrivalClock()
     /// Of the flow: the next sequence if nothing is lost, and how many came.
     private var nextSequence: UInt64 = 0
     private var sequencesSeen: UInt64 = 0
@@ -82,6 +83,7 @@ final class UDPSource: SourceConnection {
     // MARK: Turns
 
     func turn(into batch: inout PacketBatch, at now: Timestamp) throws(StageError) -> Wake {
+        clock.begin(now)
         switch link.state {
         case .abandoned: return .whenFed
         case .idle(let until):
@@ -256,6 +258,7 @@ final class UDPSource: SourceConnection {
                 return .whenFed
             }
             guard count > 0 else { return .whenFed }
+            let arrived = clock.now(in: now)
             for index in 0..<Int(count) {
                 let packet = unsafe packets[index]
                 unsafe counters.socketDrops = max(counters.socketDrops, Int64(packet.dropped))
@@ -268,7 +271,7 @@ final class UDPSource: SourceConnection {
                 var place = 0
                 while place < total {
                     let length = min(stride, total - place)
-                    handle(slot, index * Self.messageByteCount + place, length, into: &batch, at: now)
+                    handle(slot, index * Self.messageByteCount + place, length, into: &batch, at: arrived)
                     place += max(1, length)
                     if descriptor < 0 { return .whenFed }
                 }

@@ -66,7 +66,7 @@ final class PcapHandle {
         (received, dropped, interfaceDropped) = (0, 0, 0)
         try unsafe Self.set(filter, handle)
         // `inbound` in a filter would lose the ring's first block; the socket option does not.
-        if settings.interface == "lo" || settings.role == "rx" {
+        if settings.interface == "lo" {
             let status = unsafe cpcap_ignore_outgoing(pcap_fileno(handle))
             if status < 0 { warnings.append("outgoing packets cannot be left out: \(Self.message(-status))") }
         }

@@ -166,7 +166,7 @@ func performRun(
     await display.end()
     for error in result.errors { Terminal.error("error: \(error)") }
     if let folder = result.folder {
-        if file.pipelines.contains(where: { !$0.demands.isService }) {
+        if file.pipelines.contains(where: { !$0.demands.isService && !$0.sources.isEmpty }) {
             try Compare.print(paths: [folder], json: output.json)
         }
         Terminal.error("run folder: \(folder)")
