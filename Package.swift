@@ -161,7 +161,7 @@ let package = Package(
             name: "RealTests",
             dependencies: [
                 "Delivery", "StandardStages", "Lab", "PipelineRuntime", "RateTest", "Measures", "NetworkStages",
-                "CBatchIO",
+                "CBatchIO", "CaptureFiles",
                 "tributary",
             ],
             swiftSettings: testSettings

@@ -138,12 +138,15 @@ extension WireCheck {
                 "datagrams: sent \(check.sent), left \(check.wireOut), came in \(check.wireIn), received \(check.received)"
             )
             let parts: [(String, Int64)] = [
-                ("dropped by the queue", check.sentOnly.count), ("lost on the path", check.pathLost.count),
-                ("dropped by the socket", check.wireOnly.count), ("received and not seen", check.receivedOnly.count),
+                ("sent and not seen to leave", check.sentOnly.count), ("lost on the path", check.pathLost.count),
+                ("came in and not received", check.wireOnly.count), ("received and not seen", check.receivedOnly.count),
                 ("left and not sent", check.unsent.count), ("twice on the wire", check.duplicatesOnWire.count),
                 ("reordered", check.reorderedOnWire),
             ]
             lines.append("  " + parts.map { "\($0.0) \($0.1)" }.joined(separator: ", "))
+            let known = [("the queue", counters.queueDropped), ("the socket", counters.socketDropped)]
+            let drops = known.compactMap { name, count in count.map { "\(name) dropped \($0)" } }
+            if !drops.isEmpty { lines.append("  by the kernel's counters \(drops.joined(separator: ", "))") }
             if check.stampsEqual + check.stampsDiffer.count > 0 {
                 lines.append("  kernel's stamp is the wire's: \(check.stampsEqual) of \(check.stampsEqual + check.stampsDiffer.count)")
             }
