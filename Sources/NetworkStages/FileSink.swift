@@ -1,3 +1,4 @@
+import CBatchIO
 public import PipelineCore
 import Synchronization
 

@@ -1,3 +1,4 @@
+import CBatchIO
 import Delivery
 import PipelineCore
 import Synchronization

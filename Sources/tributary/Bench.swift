@@ -10,7 +10,7 @@ struct Bench: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measure the program itself.",
         shouldDisplay: false,
-        subcommands: [Virtual.self, UDPSend.self, UDPReceive.self]
+        subcommands: [Virtual.self, UDPSend.self, UDPReceive.self, WirePackets.self]
     )
 
     struct Virtual: ParsableCommand {

@@ -9,7 +9,9 @@ let package = Package(
     targets: [
         .executableTarget(
             name: "fuzz",
-            dependencies: [.product(name: "RateTest", package: "tributary")],
+            dependencies: [
+                .product(name: "RateTest", package: "tributary"), .product(name: "CaptureFiles", package: "tributary"),
+            ],
             swiftSettings: [.unsafeFlags(["-parse-as-library", "-sanitize=fuzzer,address"])],
             linkerSettings: [.unsafeFlags(["-sanitize=fuzzer,address"])]
         )

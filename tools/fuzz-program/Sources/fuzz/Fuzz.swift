@@ -6,6 +6,10 @@ import RateTest
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz(_ start: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
     guard let start, count > 0 else { return 0 }
+    if fuzzesCaptures {
+        captures(UnsafeRawBufferPointer(start: start, count: count))
+        return 0
+    }
     let bytes = UnsafeRawBufferPointer(start: start + 1, count: count - 1)
     switch start[0] % 4 {
     case 0: datagrams(bytes)
