@@ -77,8 +77,8 @@ struct ByteOrder: Sendable {
     /// Whether the file's order is not the machine's.
     var isSwapped: Bool
 
-    static let little = ByteOrder(isSwapped: 1.littleEndian != 1)
-    static let big = ByteOrder(isSwapped: 1.bigEndian != 1)
+    @inline(__always) static var little: ByteOrder { ByteOrder(isSwapped: 1.littleEndian != 1) }
+    @inline(__always) static var big: ByteOrder { ByteOrder(isSwapped: 1.bigEndian != 1) }
 
     /// - Precondition: The value lies within `bytes`.
     @inline(__always)

@@ -1,18 +1,47 @@
 /// One packet of a capture file.
+///
+/// Small and trivially copied: it is made for every packet of files that have millions.
 public struct CapturedPacket: Sendable {
+    private var stamp: Int64
+    private var offset: Int
+    private var capturedLength: UInt32
+    private var wireLength: UInt32
+    private var interfaceIndex: UInt32
+    private var optionsLength: UInt32 = 0
+    private var hasStamp: Bool
+    /// Whether the time's fraction is a second or more, or the time cannot be told in nanoseconds: counted, not repaired.
+    public internal(set) var hasOddTime = false
+    private var isSwapped = false
+
+    init(time: Int64?, interface: Int, bytes: Range<Int>, originalLength: Int) {
+        stamp = time ?? 0
+        hasStamp = time != nil
+        offset = bytes.lowerBound
+        capturedLength = UInt32(truncatingIfNeeded: bytes.count)
+        wireLength = UInt32(truncatingIfNeeded: originalLength)
+        interfaceIndex = UInt32(truncatingIfNeeded: interface)
+    }
+
     /// Nanoseconds since 1970, UTC, cut to whole ones; `nil` where the file has no time (a Simple Packet Block).
-    public var time: Int64?
+    public var time: Int64? { hasStamp ? stamp : nil }
     /// Index into ``CaptureReader/interfaces``.
-    public var interface: Int
+    public var interface: Int { Int(interfaceIndex) }
     /// Where the captured bytes lie in the file.
-    public var bytes: Range<Int>
+    public var bytes: Range<Int> { offset..<offset + Int(capturedLength) }
     /// Bytes that the packet had on the wire.
-    public var originalLength: Int
-    /// Whether the time's fraction is a second or more, or less than the file says it can tell: counted, not repaired.
-    public var hasOddTime = false
+    public var originalLength: Int { Int(wireLength) }
+
     /// Where the options of its block lie, if it has any (pcapng), in the byte order of its section.
-    var options: Range<Int>?
-    var order = ByteOrder.little
+    var options: Range<Int>? {
+        let begin = offset + ((Int(capturedLength) + 3) & ~3)
+        return optionsLength == 0 ? nil : begin..<begin + Int(optionsLength)
+    }
+    var order: ByteOrder { ByteOrder(isSwapped: isSwapped) }
+
+    mutating func setOptions(_ length: Int, _ order: ByteOrder) {
+        optionsLength = UInt32(truncatingIfNeeded: length)
+        isSwapped = order.isSwapped
+    }
 }
 
 /// An interface of a capture file: where packets were captured, and how their times are told.
@@ -76,6 +105,11 @@ public struct TimeResolution: Hashable, Sendable {
 
     /// Nanoseconds of a number of units, cut to whole ones; `nil` if they do not fit.
     func nanoseconds(_ units: UInt64, offset: Int64) -> Int64? {
+        if exponent == 9, !isBinary, offset == 0 { return Int64(exactly: units) }
+        return anyNanoseconds(units, offset: offset)
+    }
+
+    private func anyNanoseconds(_ units: UInt64, offset: Int64) -> Int64? {
         var whole: UInt128
         if isBinary {
             whole = (UInt128(units) * 1_000_000_000) >> UInt128(min(exponent, 64))
@@ -231,7 +265,7 @@ public struct CaptureReader {
             return stop(offset, "a packet has \(bytes.byteCount - begin) of its \(captured) captured bytes")
         }
         offset = begin + Int(captured)
-        let isNanoseconds = interfaces[0].resolution == .nanoseconds
+        let isNanoseconds = interfaces[0].resolution.exponent == 9
         let scale: Int64 = isNanoseconds ? 1 : 1_000
         var packet = CapturedPacket(
             time: Int64(seconds) * 1_000_000_000 + Int64(fraction) * scale,
@@ -289,7 +323,7 @@ public struct CaptureReader {
             case Block.interface: readInterface(body)
             case Block.statistics: readStatistics(body)
             case Block.enhancedPacket, Block.obsoletePacket:
-                if let packet = readPacket(body, isObsolete: type == Block.obsoletePacket) { return packet }
+                if let packet = readPacket(bytes, body, isObsolete: type == Block.obsoletePacket) { return packet }
             case Block.simplePacket: if let packet = readSimplePacket(body) { return packet }
             default: skippedBlockCount += 1
             }
@@ -388,13 +422,12 @@ public struct CaptureReader {
         interfaces[index].statisticsComments += comments.map { StatisticsComment(time: time, text: $0) }
     }
 
-    private mutating func readPacket(_ body: Range<Int>, isObsolete: Bool) -> CapturedPacket? {
+    @inline(__always)
+    private mutating func readPacket(_ bytes: RawSpan, _ body: Range<Int>, isObsolete: Bool) -> CapturedPacket? {
         guard body.count >= 20 else {
             fail(body, "a packet block of \(body.count) bytes; expected at least 20")
             return nil
         }
-        let file = file
-        let bytes = file.span
         let begin = body.lowerBound
         let index =
             sectionBegin + (isObsolete ? Int(order.load(bytes, begin, as: UInt16.self)) : Int(order.load(bytes, begin, as: UInt32.self)))
@@ -410,16 +443,14 @@ public struct CaptureReader {
             fail(body, "a packet of \(captured) captured bytes in a block that has room for \(min(body.count - 20, Self.longestCapture))")
             return nil
         }
-        let interface = interfaces[index]
         var packet = CapturedPacket(
-            time: interface.resolution.nanoseconds(units, offset: interface.timeOffset),
+            time: interfaces[index].resolution.nanoseconds(units, offset: interfaces[index].timeOffset),
             interface: index,
             bytes: begin + 20..<begin + 20 + captured,
             originalLength: original
         )
         if packet.time == nil { packet.hasOddTime = true }
-        let options = begin + 20 + padded..<body.upperBound
-        if !options.isEmpty { (packet.options, packet.order) = (options, order) }
+        packet.setOptions(body.upperBound - (begin + 20 + padded), order)
         return packet
     }
 

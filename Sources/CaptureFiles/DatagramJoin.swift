@@ -91,9 +91,16 @@ public struct DatagramJoin: Sendable {
             let index = sequence &- base
             // Gaps of up to 65,536, or three times what is there, are worth their room.
             let room = UInt64(dense.count) * 4 + 65_536
+            if index == UInt64(dense.count), sparse.isEmpty {
+                // The usual case: the next one.
+                var entry = JoinedDatagram()
+                body(&entry)
+                dense.append(entry)
+                return
+            }
             if sequence >= base, index < room {
                 while UInt64(dense.count) <= index { dense.append(JoinedDatagram()) }
-                if let early = sparse.removeValue(forKey: sequence) { dense[Int(index)] = early }
+                if !sparse.isEmpty, let early = sparse.removeValue(forKey: sequence) { dense[Int(index)] = early }
                 return body(&dense[Int(index)])
             }
             if sequence < base, base - sequence <= 65_536 {

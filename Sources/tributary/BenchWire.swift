@@ -1,6 +1,7 @@
 import ArgumentParser
 import CaptureFiles
 import Foundation
+import PipelineCore
 
 extension Bench {
     /// Reading and decoding a capture, and joining its datagrams with logs: what each packet costs.
@@ -45,7 +46,7 @@ extension Bench {
             bytes.replaceSubrange(34..<42, with: [0x13, 0x88, 0x17, 0x70, 0, 208, 0, 0])
             for index in 0..<packets {
                 bytes[50] = UInt8(truncatingIfNeeded: index)
-                writer.append(interface: interface, time: Int64(index) * 1_000, originalLength: 242, bytes: bytes.span.bytes)
+                unsafe writer.append(interface: interface, time: Int64(index) * 1_000, originalLength: 242, bytes: bytes.span.bytes)
             }
             try writer.finish()
         }
