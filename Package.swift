@@ -154,7 +154,11 @@ let package = Package(
         ),
         .testTarget(name: "CaptureFilesTests", dependencies: ["CaptureFiles"], swiftSettings: testSettings),
         .testTarget(name: "EmulationTests", dependencies: ["Emulation"], swiftSettings: testSettings),
-        .testTarget(name: "LabTests", dependencies: ["Lab", "Measures"], swiftSettings: testSettings),
+        .testTarget(
+            name: "LabTests",
+            dependencies: ["Lab", "Measures", "CaptureFiles", "Delivery"],
+            swiftSettings: testSettings
+        ),
         .testTarget(name: "PlayoutTests", dependencies: ["Playout"], swiftSettings: testSettings),
         // Sockets and the machine's clock, on loopback; run one after the other.
         .testTarget(
