@@ -114,10 +114,21 @@ let package = Package(
             ],
             swiftSettings: settings
         ),
+        // The page's script and style are in the program: it runs wherever it is moved.
+        .target(
+            name: "ReportAssets",
+            resources: [.embedInCode("report.js"), .embedInCode("report.css")],
+            swiftSettings: testSettings
+        ),
+        .target(
+            name: "Report",
+            dependencies: ["Lab", "PipelineCore", "Measures", "ReportAssets", crypto],
+            swiftSettings: settings
+        ),
         .executableTarget(
             name: "tributary",
             dependencies: [
-                "StandardStages", "PipelineRuntime", "Lab", "Measures", "RateTest", "CaptureFiles", "WireStages", arguments,
+                "Report", "StandardStages", "PipelineRuntime", "Lab", "Measures", "RateTest", "CaptureFiles", "WireStages", arguments,
             ],
             swiftSettings: settings
         ),
@@ -165,14 +176,14 @@ let package = Package(
             name: "RealTests",
             dependencies: [
                 "Delivery", "StandardStages", "Lab", "PipelineRuntime", "RateTest", "Measures", "NetworkStages",
-                "CBatchIO", "CaptureFiles",
+                "CBatchIO", "CaptureFiles", "WireStages",
                 "tributary",
             ],
             swiftSettings: testSettings
         ),
         .testTarget(
             name: "StandardStagesTests",
-            dependencies: ["StandardStages", "PipelineRuntime"],
+            dependencies: ["StandardStages", "PipelineRuntime", "CaptureFiles"],
             swiftSettings: testSettings
         ),
     ]

@@ -5,6 +5,8 @@ public struct ChunkRow: Hashable, Sendable {
     /// The chunk's index; `nil` in a plain log.
     public var chunk: UInt64?
     public var source: String
+    /// Where it begins in the object; `nil` in a plain log.
+    public var offset: UInt64?
     public var byteCount: UInt64
     public var requested: Int64?
     public var firstByte: Int64?
@@ -26,8 +28,6 @@ public struct BadLine: Hashable, Sendable, CustomStringConvertible {
 /// The chunks of a log, from `chunks.csv` or from a plain log of `timestamp size` lines as the 2013 programs wrote.
 public struct ChunkTable: Sendable {
     public private(set) var rows: [ChunkRow] = []
-    /// Where each row's chunk begins in the object; empty for a plain log.
-    private(set) var offsets: [UInt64] = []
     /// Lines that were skipped, with why.
     public private(set) var badLines: [BadLine] = []
     /// Whether the last line was cut in its middle: the run was killed as it wrote.
@@ -91,11 +91,11 @@ public struct ChunkTable: Sendable {
                 bad(file, index, "expected whole numbers, found '\(shortened(line))'")
                 continue
             }
-            offsets.append(offset)
             rows.append(
                 ChunkRow(
                     chunk: chunk,
                     source: field(1),
+                    offset: offset,
                     byteCount: byteCount,
                     requested: requested < 0 ? nil : requested,
                     firstByte: firstByte < 0 ? nil : firstByte,
@@ -180,6 +180,7 @@ public struct ChunkTable: Sendable {
                 ChunkRow(
                     chunk: nil,
                     source: "all",
+                    offset: nil,
                     byteCount: event.byteCount,
                     requested: nil,
                     firstByte: nil,

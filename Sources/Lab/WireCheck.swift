@@ -216,7 +216,8 @@ public struct WireCheck: Sendable {
             counted[name, default: 0] += server.byteCount
             whole.merge(server.object)
         }
-        for (row, offset) in zip(table.rows, table.offsets) {
+        for row in table.rows {
+            let offset = row.offset ?? 0
             var times = ChunkTimes(row: row)
             let range = Int64(clamping: offset)..<Int64(clamping: offset &+ row.byteCount)
             times.firstByte = own[row.source]?.first(in: range).map { $0 - folder.origin }

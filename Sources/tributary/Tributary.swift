@@ -13,7 +13,7 @@ struct Tributary: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             RunCommand.self, Watch.self, Serve.self, Check.self, Stages.self, Graph.self, Parse.self, Compare.self,
-            UDP.self, Wire.self,
+            ReportCommand.self, UDP.self, Wire.self,
             Bench.self,
         ]
     )

@@ -1,0 +1,241 @@
+public import Foundation
+import Crypto
+import Lab
+import PipelineCore
+import ReportAssets
+
+/// One file that opens anywhere: the runs' plots, and their replay beside each other.
+///
+/// It works from `file://` and loads nothing but the movie; its policy lets no script run but its own two, named by their
+/// digests. Whatever stands in logs is text in it.
+public struct ReportPage {
+    /// Where the movie is.
+    public enum Movie: Sendable {
+        case none
+        /// A path or URL that the page loads it from.
+        case linked(String)
+        /// In the page itself.
+        case embedded(Data)
+    }
+
+    /// What keeps a page from being made.
+    public struct Failure: Error, CustomStringConvertible {
+        public var description: String
+        public init(description: String) { self.description = description }
+    }
+
+    private let stories: [RunStory]
+    private let comparison: Comparison
+    private let command: [String]
+
+    /// - Parameters:
+    ///   - paths: Folders of runs or experiments.
+    ///   - arms: Titles or names of the arms to show; empty: the first and the one that stalls least.
+    public init(paths: [String], arms: [String] = [], command: [String] = CommandLine.arguments) throws(Failure) {
+        comparison = Comparison(paths: paths)
+        self.command = command
+        guard !comparison.groups.isEmpty else {
+            throw Failure(description: comparison.problems.first ?? "no run is here")
+        }
+        var chosen: [RunStory] = []
+        for group in Self.chosen(comparison, arms) {
+            do throws(RunReading.Unreadable) {
+                chosen.append(try RunStory(folder: group.runs[0].folder))
+            } catch { throw Failure(description: error.description) }
+        }
+        guard !chosen.isEmpty else {
+            let names = comparison.groups.map { $0.transport.isEmpty ? $0.arm : "\($0.arm)/\($0.transport)" }
+            throw Failure(description: "no arm is called '\(arms.joined(separator: ", "))'; there are \(names.joined(separator: ", "))")
+        }
+        stories = chosen
+    }
+
+    /// Two arms over one transport: the first, and the best of the others.
+    private static func chosen(_ comparison: Comparison, _ arms: [String]) -> [Comparison.Group] {
+        let real = comparison.groups.filter { !$0.runs.isEmpty }
+        if !arms.isEmpty { return real.filter { arms.contains($0.arm) || arms.contains("\($0.arm)/\($0.transport)") } }
+        guard let first = real.first else { return [] }
+        let rivals = real.dropFirst().filter { $0.transport == first.transport }
+        let best = rivals.min { ($0.runs[0].stallTotal ?? .infinity) < ($1.runs[0].stallTotal ?? .infinity) }
+        return [first] + (best.map { [$0] } ?? [])
+    }
+
+    /// The page's first line.
+    public var verdict: String {
+        func seconds(_ value: Double) -> String { String(format: "%.1f s", value) }
+        let first = stories[0]
+        guard stories.count > 1, let best = stories.dropFirst().min(by: { $0.stallTotal < $1.stallTotal }) else {
+            let count = Int(first.reading.stallCount ?? 0)
+            return count == 0
+                ? "\(first.title) played without a stall." : "\(first.title) stalled \(count) time\(count == 1 ? "" : "s") for \(seconds(first.stallTotal))."
+        }
+        let change = first.stallTotal - best.stallTotal
+        if abs(change) < 0.05 { return "\(best.title) stalled as long as \(first.title): \(seconds(first.stallTotal))." }
+        let servers = best.sources.count > 1 && first.reading.shares.filter { $0.share > 0 }.count == 1
+        let who = servers && change > 0 ? "A second server (\(best.title))" : best.title
+        return change > 0
+            ? "\(who) removed \(seconds(change)) of rebuffering: \(seconds(best.stallTotal)) where \(first.title) stalled for \(seconds(first.stallTotal))."
+            : "\(best.title) added \(seconds(-change)) of rebuffering: \(seconds(best.stallTotal)) where \(first.title) stalled for \(seconds(first.stallTotal))."
+    }
+
+    /// The whole page.
+    public func html(movie: Movie, plots: PlotLibrary) -> String {
+        var source: String?
+        switch movie {
+        case .none: break
+        case .linked(let path): source = path
+        case .embedded: source = "embedded"
+        }
+        let script = ReportAsset.script
+        let style = plots.style + "\n" + ReportAsset.style
+        let data = ReportData(stories: stories).json(movie: source)
+        let policy = [
+            "default-src 'none'", "script-src 'sha256-\(Self.digest(plots.script))' 'sha256-\(Self.digest(script))'",
+            "style-src 'sha256-\(Self.digest(style))'", "media-src 'self' file: blob: data:", "img-src data:", "base-uri 'none'", "form-action 'none'",
+        ]
+        var parts = [
+            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">",
+            "<meta http-equiv=\"Content-Security-Policy\" content=\"\(policy.joined(separator: "; "))\">",
+            "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">",
+            "<meta name=\"referrer\" content=\"no-referrer\">", "<title>\(Self.escaped(stories.map(\.title).joined(separator: " | ")))</title>",
+            "<style>\(style)</style>\n</head>\n<body>",
+            "<header><h1>\(Self.escaped(verdict))</h1>\(table)</header>",
+            "<main><section id=\"replay\" aria-label=\"Replay\"></section><section id=\"plots\" aria-label=\"Plots\"></section></main>",
+            footer,
+            "<script type=\"application/json\" id=\"data\">\(Self.inScript(data))</script>",
+        ]
+        if case .embedded(let bytes) = movie {
+            parts.append("<script type=\"application/octet-stream\" id=\"movie\">\(bytes.base64EncodedString())</script>")
+        }
+        parts += ["<script>\(plots.script)</script>", "<script>\(script)</script>", "</body>\n</html>\n"]
+        return parts.joined(separator: "\n")
+    }
+
+    /// The arms and what changed.
+    private var table: String {
+        func number(_ value: Double?, _ digits: Int = 3) -> String { value.map { String(format: "%.\(digits)f", $0) } ?? "-" }
+        let intervals = comparison.json["groups"]?.items ?? []
+        var rows = ""
+        for group in comparison.groups {
+            let runs = group.runs
+            func middle(_ value: (RunReading) -> Double?) -> Double? {
+                let values = runs.compactMap(value).sorted()
+                return values.isEmpty ? nil : values[values.count / 2]
+            }
+            let facts = intervals.first { $0["arm"]?.text == group.arm && $0["transport"]?.text == group.transport }
+            let difference = Self.real(facts?["stall_difference_s"])
+            let interval = facts?["stall_difference_95"]?.items.compactMap(Self.real) ?? []
+            let change =
+                difference.map { String(format: "%+.3f", $0) + (interval.count == 2 ? String(format: " [%.3f, %.3f]", interval[0], interval[1]) : runs.count > 1 ? " n=\(runs.count)" : "") }
+                ?? "-"
+            let shares = (runs.first?.shares ?? []).map { "\($0.name) \(Int(($0.share * 100).rounded())) %" }.joined(separator: ", ")
+            let isShown = stories.contains { $0.arm == group.arm && $0.transport == group.transport }
+            let cells = [
+                group.arm, group.transport, String(runs.count), number(middle(\.startup)), number(middle(\.stallCount), 0),
+                number(middle(\.stallTotal)), number(middle(\.stalledPercent), 2), number(middle(\.finish)), shares, change,
+            ]
+            rows += "<tr\(isShown ? " class=\"shown\"" : "")>" + cells.map { "<td>\(Self.escaped($0))</td>" }.joined() + "</tr>"
+        }
+        let heads = ["arm", "over", "runs", "start-up s", "stalls", "stalled s", "stalled %", "last byte s", "from", "stalled, to the first"]
+        return "<div class=\"scroll\"><table><thead><tr>" + heads.map { "<th scope=\"col\">\($0)</th>" }.joined() + "</tr></thead><tbody>\(rows)</tbody></table></div>"
+    }
+
+    private static func real(_ value: SummaryValue?) -> Double? {
+        switch value {
+        case .number(let number): number
+        case .integer(let number): Double(number)
+        default: nil
+        }
+    }
+
+    private var footer: String {
+        var lines: [String] = []
+        for story in stories {
+            func text(_ key: String) -> String { story.run[key].map { "\($0)" } ?? "-" }
+            let facts: [(String, String)] = [
+                ("folder", story.folder), ("command", (story.run["command"] as? [String] ?? []).joined(separator: " ")), ("seed", text("seed")),
+                ("driver", text("driver")), ("version", text("tributary_version")), ("host", text("host")), ("system", text("system")),
+                ("wire", story.crosscheck?["verdict"] as? String ?? "not captured"),
+                ("clock", "run times are CLOCK_MONOTONIC from \(text("origin_monotonic_ns")) ns, read within 1 us of CLOCK_REALTIME"),
+            ]
+            let rows = facts.map { "<dt>\($0.0)</dt><dd>\(Self.escaped($0.1))</dd>" }.joined()
+            lines.append(
+                "<details><summary>\(Self.escaped(story.title))</summary><dl>\(rows)</dl><pre>\(Self.escaped(story.run["config"] as? String ?? ""))</pre></details>"
+            )
+        }
+        let problems = comparison.problems.map { "<p class=\"problem\">\(Self.escaped($0))</p>" }.joined()
+        return "<footer>\(problems)<p><button id=\"csv\" type=\"button\">Chunks as CSV</button> <button id=\"json\" type=\"button\">Data as JSON</button></p>"
+            + lines.joined() + "<p>Made by <code>\(Self.escaped(command.joined(separator: " ")))</code>. Plots: uPlot 1.6.31, MIT licence.</p></footer>"
+    }
+
+    /// Text in HTML: nothing in it is markup, and control characters are shown as what they are.
+    static func escaped(_ text: String) -> String {
+        var escaped = ""
+        // A name of megabytes is no name.
+        for scalar in text.unicodeScalars.prefix(20_000) {
+            switch scalar {
+            case "&": escaped += "&amp;"
+            case "<": escaped += "&lt;"
+            case ">": escaped += "&gt;"
+            case "\"": escaped += "&quot;"
+            case "'": escaped += "&#39;"
+            case "\n", "\t": escaped.unicodeScalars.append(scalar)
+            case _ where scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) || (0x202A...0x202E).contains(scalar.value) || (0x2066...0x2069).contains(scalar.value):
+                escaped += "\u{FFFD}"
+            default: escaped.unicodeScalars.append(scalar)
+            }
+        }
+        return escaped
+    }
+
+    /// JSON within a script element: no `<` is left that could end it.
+    static func inScript(_ json: String) -> String {
+        var safe = ""
+        safe.reserveCapacity(json.utf8.count)
+        for scalar in json.unicodeScalars {
+            switch scalar {
+            case "<": safe += "\\u003c"
+            case "\u{2028}": safe += "\\u2028"
+            case "\u{2029}": safe += "\\u2029"
+            default: safe.unicodeScalars.append(scalar)
+            }
+        }
+        return safe
+    }
+
+    private static func digest(_ text: String) -> String { Data(SHA256.hash(data: Data(text.utf8))).base64EncodedString() }
+}
+
+/// uPlot, which draws: fetched by `tools/setup`, not part of the project.
+public struct PlotLibrary: Sendable {
+    let script: String
+    let style: String
+
+    /// SHA-256 of `uPlot.iife.min.js` of release 1.6.31.
+    public static let digest = "2d27e8ad3d228164525ce213f9dc716f39b4e3aee0cc773fb3491c96cf4921a2"
+
+    /// Looks for it in `TRIBUTARY_UPLOT`, beside the program, and in `.build/vendor` of the folder and those above it.
+    ///
+    /// - Throws: ``ReportPage/Failure`` that says which command brings it, or that it is not what it should be.
+    public init() throws(ReportPage.Failure) {
+        var folders = [ProcessInfo.processInfo.environment["TRIBUTARY_UPLOT"]].compactMap { $0 }
+        let program = URL(filePath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
+        for start in [program, URL(filePath: FileManager.default.currentDirectoryPath)] {
+            var place = start
+            for _ in 0..<6 {
+                folders += [place.appending(path: "vendor").path, place.appending(path: ".build/vendor").path]
+                place.deleteLastPathComponent()
+            }
+        }
+        let name = "uplot.iife.min.js"
+        guard let folder = folders.first(where: { FileManager.default.fileExists(atPath: $0 + "/" + name) }),
+            let script = FileManager.default.contents(atPath: folder + "/" + name)
+        else { throw ReportPage.Failure(description: "uPlot, which draws the plots, is not here: run 'tools/setup', or set TRIBUTARY_UPLOT to its folder") }
+        let found = SHA256.hash(data: script).map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
+        guard found == Self.digest else {
+            throw ReportPage.Failure(description: "\(folder)/\(name) is not uPlot 1.6.31: its SHA-256 is \(found); remove it and run 'tools/setup'")
+        }
+        self.script = String(decoding: script, as: UTF8.self)
+        style = String(decoding: FileManager.default.contents(atPath: folder + "/uplot.min.css") ?? Data(), as: UTF8.self)
+    }
+}

@@ -1,0 +1,364 @@
+"use strict";
+// Draws what Swift has computed and plays the movie as the logs say. Everything in seconds of the run.
+(() => {
+  const raw = JSON.parse(document.getElementById("data").textContent);
+  const second = 1e9 / raw.unit;
+  const end = Math.max(1, raw.end / second);
+  const element = (name, attributes = {}, ...children) => {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key === "text") made.textContent = value;
+      else if (key in made && key !== "list") made[key] = value;
+      else made.setAttribute(key, value);
+    }
+    made.append(...children);
+    return made;
+  };
+  const sums = (values) => {
+    let sum = 0;
+    return values.map((value) => (sum += value));
+  };
+  const colour = (index) => getComputedStyle(document.documentElement).getPropertyValue(`--c${index % 6}`).trim();
+  const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const words = { startup: "starting", playing: "playing", stalled: "stalled", ended: "ended" };
+
+  const arms = raw.arms.map((arm) => ({
+    ...arm,
+    segments: arm.segments.map(([state, begin, finish, media, cause]) => ({ state, begin: begin / second, end: finish / second, media: media / second, cause })),
+    chunks: { t: sums(arm.chunks.t).map((t) => t / second), s: arm.chunks.s, o: sums(arm.chunks.o) },
+    buffer: { t: sums(arm.buffer.t).map((t) => t / second), v: sums(arm.buffer.v).map((v) => v / second) },
+    frontier: { t: sums(arm.frontier.t).map((t) => t / second), v: sums(arm.frontier.v) },
+    played: { t: sums(arm.played.t).map((t) => t / second), v: sums(arm.played.v) },
+    length: arm.media / second,
+  }));
+
+  // What an arm's player does at a time of the run.
+  const at = (arm, wall) => {
+    const segments = arm.segments;
+    let low = 0, high = segments.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (segments[middle].begin <= wall) low = middle; else high = middle - 1;
+    }
+    const segment = segments[low];
+    if (!segment) return { state: "startup", media: 0 };
+    const media = segment.state === "playing" ? segment.media + Math.min(wall, segment.end) - segment.begin : segment.media;
+    return { state: segment.state, media, cause: segment.cause };
+  };
+  const stalls = arms.flatMap((arm) => arm.segments.filter((one) => one.state === "stalled").map((one) => one.begin)).sort((a, b) => a - b);
+
+  // The clock of the run.
+  const clock = { wall: 0, speed: 1, runs: false };
+  const listeners = [];
+  const seek = (wall, keepsHash) => {
+    clock.wall = Math.min(end, Math.max(0, wall));
+    for (const listener of listeners) listener(true);
+    if (!keepsHash) history.replaceState(null, "", `#t=${clock.wall.toFixed(2)}&speed=${clock.speed}`);
+  };
+
+  // Players
+  const replay = document.getElementById("replay");
+  const time = element("output", { ariaLabel: "time of the run" });
+  const slider = element("input", { type: "range", min: 0, max: end, step: "any", value: 0, ariaLabel: "time of the run" });
+  const play = element("button", { type: "button", text: "Play" });
+  const speed = element("select", { ariaLabel: "speed" }, ...[0.25, 0.5, 1, 2, 4, 8].map((value) => element("option", { value, text: `${value}×`, selected: value === 1 })));
+  const previous = element("button", { type: "button", text: "‹ stall", title: "previous stall (p)" });
+  const next = element("button", { type: "button", text: "stall ›", title: "next stall (n)" });
+  const binWidth = element("select", { ariaLabel: "width of intervals" });
+  replay.append(element("div", { className: "controls" }, play, speed, previous, next, slider, time, element("label", {}, "intervals ", binWidth)));
+  const grid = element("div", { className: "arms" });
+  replay.append(grid);
+
+  let movie = raw.movie;
+  if (movie === "embedded") {
+    const bytes = Uint8Array.from(atob(document.getElementById("movie").textContent), (letter) => letter.charCodeAt(0));
+    movie = URL.createObjectURL(new Blob([bytes], { type: "video/mp4" }));
+  }
+  const players = arms.map((arm) => {
+    const badge = element("span", { className: "badge" });
+    const video = movie ? element("video", { src: movie, muted: true, playsInline: true, preload: "auto" }) : null;
+    const screen = element("div", { className: video ? "screen" : "screen empty" }, ...(video ? [video] : []), badge);
+    const facts = element("div", { className: "facts" });
+    const lag = element("span"), position = element("span"), level = element("span");
+    facts.append(position, level, lag);
+    const strip = element("canvas", { className: "strip", height: 14, tabIndex: 0, role: "img", ariaLabel: `what ${arm.title} did over time: ${arm.segments.filter((one) => one.state === "stalled").length} stalls` });
+    grid.append(element("div", { className: "arm" }, element("h2", { text: arm.title }), screen, facts, strip));
+    strip.addEventListener("click", (event) => seek((event.offsetX / strip.clientWidth) * end));
+    return { arm, video, badge, lag, position, level, strip, pending: false, samples: [] };
+  });
+
+  const drawStrips = () => {
+    for (const { arm, strip } of players) {
+      strip.width = Math.max(1, strip.clientWidth * devicePixelRatio);
+      const context = strip.getContext("2d");
+      const colours = { startup: "#888888", playing: colour(2), stalled: colour(5), ended: variable("--line") };
+      for (const one of arm.segments) {
+        context.fillStyle = colours[one.state];
+        context.fillRect((one.begin / end) * strip.width, 0, Math.max(1, ((one.end - one.begin) / end) * strip.width), 14);
+      }
+      context.fillStyle = variable("--playhead");
+      context.fillRect((clock.wall / end) * strip.width - 1, 0, 2 * devicePixelRatio, 14);
+    }
+  };
+
+  const valueAt = (series, wall) => {
+    let low = 0, high = series.t.length - 1;
+    if (high < 0 || series.t[0] > wall) return 0;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (series.t[middle] <= wall) low = middle; else high = middle - 1;
+    }
+    return series.v[low];
+  };
+
+  const show = (jumped) => {
+    const states = players.map((player) => at(player.arm, clock.wall));
+    const ahead = Math.max(...states.map((state) => state.media));
+    players.forEach((player, index) => {
+      const state = states[index];
+      const { video } = player;
+      player.badge.textContent = words[state.state] + (state.state === "stalled" && state.cause ? `: ${state.cause.replaceAll("_", " ")}` : "");
+      player.badge.dataset.state = state.state;
+      player.position.textContent = `at ${state.media.toFixed(2)} s`;
+      player.level.textContent = `buffer ${valueAt(player.arm.buffer, clock.wall).toFixed(2)} s`;
+      player.lag.textContent = arms.length < 2 ? "" : ahead - state.media > 0.05 ? `behind by ${(ahead - state.media).toFixed(2)} s` : "in front";
+      if (!video || !video.duration) return;
+      const wanted = Math.min(state.media, video.duration);
+      const error = video.currentTime - wanted;
+      if (state.state === "playing" && clock.runs && wanted < video.duration) {
+        if (jumped || Math.abs(error) > 0.25 * Math.max(1, clock.speed)) video.currentTime = wanted;
+        video.playbackRate = Math.min(16, Math.max(0.0625, clock.speed * (1 - Math.max(-0.1, Math.min(0.1, error * 0.5)))));
+        if (video.paused && !player.pending) {
+          player.pending = true;
+          video.play().catch(() => {}).finally(() => (player.pending = false));
+        }
+      } else {
+        if (!video.paused && !player.pending) video.pause();
+        if (Math.abs(error) > 0.02 && !video.seeking) video.currentTime = wanted;
+      }
+    });
+    slider.value = clock.wall;
+    time.textContent = `${clock.wall.toFixed(2)} / ${end.toFixed(1)} s`;
+    drawStrips();
+  };
+  listeners.push(show);
+
+  let last = 0;
+  const frame = (now) => {
+    // A tab that was hidden stops the clock instead of jumping.
+    const passed = Math.min(0.25, (now - last) / 1000);
+    last = now;
+    if (clock.runs) {
+      clock.wall = Math.min(end, clock.wall + passed * clock.speed);
+      if (clock.wall >= end) toggle(false);
+      for (const listener of listeners) listener(false);
+    }
+    for (const player of players) {
+      if (sampling && player.video) player.samples.push([clock.wall, player.video.currentTime, player.video.paused ? 1 : 0]);
+    }
+    requestAnimationFrame(frame);
+  };
+  let sampling = false;
+  const toggle = (runs) => {
+    clock.runs = runs && clock.wall < end;
+    play.textContent = clock.runs ? "Pause" : "Play";
+    for (const listener of listeners) listener(true);
+  };
+  const jump = (direction) => {
+    const candidates = direction > 0 ? stalls.filter((one) => one > clock.wall + 0.01) : stalls.filter((one) => one < clock.wall - 0.01).reverse();
+    if (candidates.length) seek(candidates[0]);
+  };
+  play.addEventListener("click", () => toggle(!clock.runs));
+  speed.addEventListener("change", () => { clock.speed = Number(speed.value); for (const listener of listeners) listener(true); });
+  slider.addEventListener("input", () => seek(Number(slider.value)));
+  previous.addEventListener("click", () => jump(-1));
+  next.addEventListener("click", () => jump(1));
+  addEventListener("keydown", (event) => {
+    if (event.target.matches("input, select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const keys = {
+      " ": () => toggle(!clock.runs), ArrowLeft: () => seek(clock.wall - 1), ArrowRight: () => seek(clock.wall + 1), n: () => jump(1), p: () => jump(-1),
+      Home: () => seek(0), End: () => seek(end), ",": () => seek(clock.wall - 0.04), ".": () => seek(clock.wall + 0.04),
+    };
+    if (!keys[event.key] || (event.key === " " && event.target.matches("button, summary"))) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
+
+  // Plots
+  const plots = document.getElementById("plots");
+  const gridPlots = element("div", { className: "plots" });
+  plots.append(gridPlots);
+  const key = uPlot.sync("run");
+  const timePlots = [];
+  let zooming = false;
+  const zoom = (least, most) => {
+    if (zooming) return;
+    zooming = true;
+    for (const plot of timePlots) plot.setScale("x", { min: least, max: most });
+    zooming = false;
+  };
+  const bands = (arm) => ({
+    hooks: {
+      drawClear: [(plot) => {
+        const context = plot.ctx;
+        context.save();
+        context.beginPath();
+        context.rect(plot.bbox.left, plot.bbox.top, plot.bbox.width, plot.bbox.height);
+        context.clip();
+        for (const one of arm.segments) {
+          if (one.state !== "stalled" && one.state !== "startup") continue;
+          context.fillStyle = variable(one.state === "stalled" ? "--stall" : "--startup");
+          const left = plot.valToPos(one.begin, "x", true), right = plot.valToPos(one.end, "x", true);
+          context.fillRect(left, plot.bbox.top, Math.max(1, right - left), plot.bbox.height);
+        }
+        context.restore();
+      }],
+      ready: [(plot) => {
+        const line = element("div", { className: "playhead" });
+        plot.over.append(line);
+        const place = () => {
+          const left = plot.valToPos(clock.wall, "x");
+          line.style.display = left < 0 || left > plot.over.clientWidth ? "none" : "";
+          line.style.transform = `translateX(${left}px)`;
+        };
+        listeners.push(place);
+        plot.hooks.setScale = (plot.hooks.setScale || []).concat(place);
+        let down = null;
+        plot.over.addEventListener("mousedown", (event) => (down = event.clientX));
+        plot.over.addEventListener("mouseup", (event) => {
+          if (down !== null && Math.abs(event.clientX - down) < 4) seek(plot.posToVal(event.clientX - plot.over.getBoundingClientRect().left, "x"));
+          down = null;
+        });
+        plot.over.addEventListener("dblclick", () => zoom(0, end));
+        place();
+      }],
+      setScale: [(plot, scale) => { if (scale === "x" && timePlots.includes(plot)) zoom(plot.scales.x.min, plot.scales.x.max); }],
+    },
+  });
+  const axes = (label) => [
+    { stroke: variable("--ink"), grid: { stroke: variable("--line") }, ticks: { stroke: variable("--line") }, values: (plot, values) => values.map((value) => `${value} s`) },
+    { stroke: variable("--ink"), grid: { stroke: variable("--line") }, ticks: { stroke: variable("--line") }, size: 64, label, labelSize: 16, labelFont: "12px system-ui" },
+  ];
+  const si = (value) => {
+    if (value == null) return "-";
+    const size = Math.abs(value);
+    return size >= 1e9 ? `${(value / 1e9).toFixed(2)} G` : size >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : size >= 1e3 ? `${(value / 1e3).toFixed(1)} k` : `${Math.round(value * 100) / 100}`;
+  };
+  const add = (arm, title, label, series, data, top, more = {}) => {
+    const box = element("div", { className: "plot" }, element("h2", {}, title + " ", element("small", { text: arm.title })));
+    gridPlots.append(box);
+    const plot = new uPlot(
+      {
+        width: Math.max(260, box.clientWidth - 16), height: 210, legend: { live: true }, cursor: { sync: { key: key.key, setSeries: false }, drag: { x: true, y: false }, focus: { prox: 16 } },
+        scales: { x: { time: false, min: 0, max: end, range: (plot, least, most) => [least, most] }, y: { range: () => [0, top || 1] } },
+        axes: axes(label), series: [{ label: "s", value: (plot, value) => (value == null ? "-" : value.toFixed(2)) }, ...series], plugins: [bands(arm)], ...more,
+      },
+      data,
+      box,
+    );
+    plot.axes[1].values = (self, values) => values.map(si);
+    plot.setScale("x", { min: 0, max: end });
+    timePlots.push(plot);
+    return { plot, box };
+  };
+  const line = (label, index, more = {}) => ({ label, stroke: colour(index), width: 1.5, points: { show: false }, value: (plot, value) => si(value), ...more });
+  const steps = uPlot.paths.stepped({ align: 1 });
+  const maximum = (lists) => lists.reduce((most, list) => list.reduce((a, b) => (b > a ? b : a), most), 0);
+
+  const widths = [...new Set(arms.flatMap((arm) => arm.bins.map((one) => one.width)))].sort((a, b) => a - b);
+  for (const width of widths) binWidth.append(element("option", { value: width, text: `${width / second} s`, selected: width / second === 1 }));
+  if (!widths.some((width) => width / second === 1) && widths.length) binWidth.value = widths[widths.length - 1];
+  const binsOf = (arm) => arm.bins.find((one) => one.width === Number(binWidth.value)) || arm.bins[arm.bins.length - 1] || { width: second, counts: [], bytes: [] };
+  const edges = (bins) => (bins.counts[0] || []).map((_, index) => (index * bins.width) / second);
+  const rates = (bins) => bins.bytes.map((list) => list.map((value, index) => ((value - (index ? list[index - 1] : 0)) * 8) / (bins.width / second)));
+
+  const tops = () => ({
+    bytes: maximum(arms.flatMap((arm) => binsOf(arm).bytes)) * 1.05,
+    counts: maximum(arms.flatMap((arm) => binsOf(arm).counts)) * 1.1,
+    rate: maximum(arms.flatMap((arm) => rates(binsOf(arm)))) * 1.05,
+  });
+  const bufferTop = maximum(arms.map((arm) => arm.buffer.v)) * 1.05, objectTop = Math.max(...arms.map((arm) => arm.bytes)) * 1.02;
+  let top = tops();
+  const binned = [];
+  const sized = [];
+  const began = performance.now();
+  const each = (make) => arms.forEach(make);
+  each((arm) => {
+    const series = arm.sources.map((name, index) => line(name, index));
+    const made = add(arm, "Accumulated bytes", "bytes", series, [edges(binsOf(arm)), ...binsOf(arm).bytes], top.bytes);
+    binned.push(() => { made.plot.scales.y.range = () => [0, top.bytes || 1]; made.plot.setData([edges(binsOf(arm)).map((t) => t + binsOf(arm).width / second), ...binsOf(arm).bytes], false); });
+  });
+  each((arm) => {
+    const made = add(arm, "Chunks per interval", "chunks", arm.sources.map((name, index) => line(name, index, { paths: steps })), [edges(binsOf(arm)), ...binsOf(arm).counts], top.counts);
+    binned.push(() => { made.plot.scales.y.range = () => [0, top.counts || 1]; made.plot.setData([edges(binsOf(arm)), ...binsOf(arm).counts], false); });
+  });
+  each((arm) => {
+    const made = add(arm, "Throughput", "bit/s", arm.sources.map((name, index) => line(name, index, { paths: steps })), [edges(binsOf(arm)), ...rates(binsOf(arm))], top.rate);
+    binned.push(() => { made.plot.scales.y.range = () => [0, top.rate || 1]; made.plot.setData([edges(binsOf(arm)), ...rates(binsOf(arm))], false); });
+  });
+  each((arm) => add(arm, "Playout buffer", "s", [line("ahead", 2)], [arm.buffer.t, arm.buffer.v], bufferTop));
+  each((arm) => {
+    // Dots of each source, and two lines: on one axis of times.
+    const lists = arm.sources.map(() => ({ t: [], v: [] }));
+    for (let index = 0; index < arm.chunks.t.length; index++) {
+      const list = lists[arm.chunks.s.charCodeAt(index) - 48];
+      if (list) { list.t.push(arm.chunks.t[index]); list.v.push(arm.chunks.o[index]); }
+    }
+    const tables = [...lists, arm.frontier, arm.played].map((list) => [list.t, list.v]);
+    const data = uPlot.join(tables);
+    const dots = arm.sources.map((name, index) => ({ label: name, stroke: colour(index), width: 0, paths: () => null, points: { show: true, size: 3, fill: colour(index), width: 0 }, value: (plot, value) => si(value) }));
+    add(arm, "Where the bytes belong", "offset", [...dots, line("without a gap", 4, { spanGaps: true }), line("played", 3, { spanGaps: true, dash: [5, 4] })], data, objectTop);
+  });
+  each((arm) => {
+    if (!arm.delays || !arm.delays.rows.length) return;
+    const box = element("div", { className: "plot" }, element("h2", {}, "Wire and application ", element("small", { text: `${arm.title}: ${arm.delays.verdict}` })));
+    gridPlots.append(box);
+    // Shares of the delays at or below a time: least, p50, p90, p99, p99.9, most.
+    const shares = [0, 0.5, 0.9, 0.99, 0.999, 1];
+    const tables = arm.delays.rows.map(([, ...values]) => {
+      const pairs = values.map((value, index) => [Math.max(0.01, value / 1000), shares[index]]).filter(([x], index, all) => !index || x > all[index - 1][0]);
+      return [pairs.map(([x]) => x), pairs.map(([, y]) => y)];
+    });
+    const plot = new uPlot(
+      { width: Math.max(260, box.clientWidth - 16), height: 210, scales: { x: { time: false, distr: 3 }, y: { range: () => [0, 1.02] } }, axes: [{ ...axes("")[0], values: (self, values) => values.map((value) => (value == null ? "" : `${si(value)} us`)) }, axes("share")[1]],
+        series: [{ label: "us", value: (self, value) => si(value) }, ...arm.delays.rows.map(([name], index) => line(name, index, { spanGaps: true }))] },
+      uPlot.join(tables),
+      box,
+    );
+    sized.push({ plot, box });
+  });
+  for (const plot of timePlots) sized.push({ plot, box: plot.root.parentElement });
+  const drawn = performance.now() - began;
+  binWidth.addEventListener("change", () => { top = tops(); for (const redraw of binned) redraw(); });
+  for (const redraw of binned) redraw();
+  addEventListener("resize", () => {
+    for (const { plot, box } of sized) plot.setSize({ width: Math.max(260, box.clientWidth - 16), height: 210 });
+    show(false);
+  });
+
+  // Data
+  const save = (name, type, text) => {
+    const url = URL.createObjectURL(new Blob([text], { type }));
+    element("a", { href: url, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(url), 1000);
+  };
+  document.getElementById("json").addEventListener("click", () => save("report.json", "application/json", document.getElementById("data").textContent));
+  document.getElementById("csv").addEventListener("click", () => {
+    const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+    const rows = arms.flatMap((arm) => arm.chunks.t.map((t, index) => `${quoted(arm.title)},${quoted(arm.sources[arm.chunks.s.charCodeAt(index) - 48] || "")},${t},${arm.chunks.o[index]}`));
+    save("chunks.csv", "text/csv", "arm,source,done_s,offset\n" + rows.join("\n") + "\n");
+  });
+
+  // Where the address says.
+  const hash = new URLSearchParams(location.hash.slice(1));
+  if (hash.has("speed")) { clock.speed = Math.min(8, Math.max(0.25, Number(hash.get("speed")) || 1)); speed.value = clock.speed; }
+  seek(Number(hash.get("t")) || 0, true);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => location.reload());
+  requestAnimationFrame((now) => { last = now; frame(now); });
+  // For tests: what is on the page, without a way in from outside.
+  window.tributary = {
+    clock, seek, toggle, arms, at, drawn, plots: timePlots, zoom,
+    setSpeed: (value) => { clock.speed = value; speed.value = value; },
+    sample: (on) => { sampling = on; }, samples: () => players.map((player) => player.samples), videos: () => players.map((player) => player.video),
+  };
+})();
