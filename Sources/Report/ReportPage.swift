@@ -60,6 +60,15 @@ public struct ReportPage {
         return [first] + (best.map { [$0] } ?? [])
     }
 
+    /// A movie that a run has received into its own folder: the one that its replay shows.
+    public var receivedMovie: String? {
+        for story in stories {
+            let names = ((try? FileManager.default.contentsOfDirectory(atPath: story.folder)) ?? []).sorted()
+            if let name = names.first(where: { $0.hasSuffix(".mp4") || $0.hasSuffix(".webm") }) { return story.folder + "/" + name }
+        }
+        return nil
+    }
+
     /// The page's first line.
     public var verdict: String {
         func seconds(_ value: Double) -> String { String(format: "%.1f s", value) }

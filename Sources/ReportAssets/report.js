@@ -187,6 +187,7 @@
   // Plots
   const plots = document.getElementById("plots");
   const gridPlots = element("div", { className: "plots" });
+  gridPlots.style.setProperty("--arms", arms.length);
   plots.append(gridPlots);
   const key = uPlot.sync("run");
   const timePlots = [];
@@ -222,7 +223,8 @@
           line.style.transform = `translateX(${left}px)`;
         };
         listeners.push(place);
-        plot.hooks.setScale = (plot.hooks.setScale || []).concat(place);
+        // Where it stands depends on the axes' sizes: known when the plot has been drawn.
+        plot.hooks.draw = (plot.hooks.draw || []).concat(place);
         let down = null;
         plot.over.addEventListener("mousedown", (event) => (down = event.clientX));
         plot.over.addEventListener("mouseup", (event) => {
@@ -244,6 +246,8 @@
     const size = Math.abs(value);
     return size >= 1e9 ? `${(value / 1e9).toFixed(2)} G` : size >= 1e6 ? `${(value / 1e6).toFixed(2)} M` : size >= 1e3 ? `${(value / 1e3).toFixed(1)} k` : `${Math.round(value * 100) / 100}`;
   };
+  // Microseconds, in the unit that suits them.
+  const span = (value) => (value == null ? "-" : value >= 1e6 ? `${+(value / 1e6).toPrecision(3)} s` : value >= 1e3 ? `${+(value / 1e3).toPrecision(3)} ms` : `${+value.toPrecision(3)} us`);
   const add = (arm, title, label, series, data, top, more = {}) => {
     const box = element("div", { className: "plot" }, element("h2", {}, title + " ", element("small", { text: arm.title })));
     gridPlots.append(box);
@@ -306,7 +310,7 @@
     }
     const tables = [...lists, arm.frontier, arm.played].map((list) => [list.t, list.v]);
     const data = uPlot.join(tables);
-    const dots = arm.sources.map((name, index) => ({ label: name, stroke: colour(index), width: 0, paths: () => null, points: { show: true, size: 3, fill: colour(index), width: 0 }, value: (plot, value) => si(value) }));
+    const dots = arm.sources.map((name, index) => ({ label: name, stroke: colour(index), width: 1, paths: () => null, points: { show: true, size: 3, fill: colour(index), width: 0 }, value: (plot, value) => si(value) }));
     add(arm, "Where the bytes belong", "offset", [...dots, line("without a gap", 4, { spanGaps: true }), line("played", 3, { spanGaps: true, dash: [5, 4] })], data, objectTop);
   });
   each((arm) => {
@@ -320,8 +324,8 @@
       return [pairs.map(([x]) => x), pairs.map(([, y]) => y)];
     });
     const plot = new uPlot(
-      { width: Math.max(260, box.clientWidth - 16), height: 210, scales: { x: { time: false, distr: 3 }, y: { range: () => [0, 1.02] } }, axes: [{ ...axes("")[0], values: (self, values) => values.map((value) => (value == null ? "" : `${si(value)} us`)) }, axes("share")[1]],
-        series: [{ label: "us", value: (self, value) => si(value) }, ...arm.delays.rows.map(([name], index) => line(name, index, { spanGaps: true }))] },
+      { width: Math.max(260, box.clientWidth - 16), height: 210, scales: { x: { time: false, distr: 3 }, y: { range: () => [0, 1.02] } }, axes: [{ ...axes("")[0], values: (self, values) => values.map((value) => (value == null || Math.abs(Math.log10(value) % 1) > 1e-9 ? "" : span(value))) }, axes("share")[1]],
+        series: [{ label: "delay", value: (self, value) => span(value) }, ...arm.delays.rows.map(([name], index) => line(name, index, { spanGaps: true, value: (self, value) => (value == null ? "-" : `${(value * 100).toFixed(1)} %`) }))] },
       uPlot.join(tables),
       box,
     );

@@ -29,7 +29,7 @@ struct ReportCommand: ParsableCommand {
         let path = out ?? first + "/report.html"
         do {
             let page = try ReportPage(paths: runs, arms: (arms ?? "").split(separator: ",").map(String.init))
-            try Self.write(page, to: path, movie: movie, embeds: embedMovie)
+            try Self.write(page, to: path, movie: movie ?? page.receivedMovie, embeds: embedMovie)
             Terminal.error(printable(page.verdict))
             Terminal.result(path)
         } catch let failure as ReportPage.Failure {
@@ -42,21 +42,42 @@ struct ReportCommand: ParsableCommand {
     static func write(_ page: ReportPage, to path: String, movie: String?, embeds: Bool) throws {
         var source = ReportPage.Movie.none
         if let movie {
-            guard let data = FileManager.default.contents(atPath: movie) else {
+            guard FileManager.default.isReadableFile(atPath: movie) else {
                 throw ReportPage.Failure(description: "the movie '\(movie)' cannot be read")
             }
             if embeds {
+                let data = FileManager.default.contents(atPath: movie) ?? Data()
                 guard data.count <= 256 << 20 else {
                     throw ReportPage.Failure(description: "a movie of \(data.count >> 20) MiB is too large to embed; the most is 256 MiB")
                 }
                 source = .embedded(data)
             } else {
-                source = .linked(URL(filePath: movie).absoluteURL.absoluteString)
+                source = .linked(link(to: movie, from: path))
             }
         }
         let text = page.html(movie: source, plots: try PlotLibrary())
         do {
             try Data(text.utf8).write(to: URL(filePath: path), options: .atomic)
         } catch { throw ReportPage.Failure(description: "'\(path)' cannot be written: \(error.localizedDescription)") }
+    }
+
+    /// A relative path as a URL: a folder of runs may be moved with its page.
+    private static func link(to movie: String, from page: String) -> String {
+        let target = URL(filePath: movie).standardizedFileURL.pathComponents
+        let base = URL(filePath: page).standardizedFileURL.deletingLastPathComponent().pathComponents
+        var common = 0
+        while common < min(target.count, base.count), target[common] == base[common] { common += 1 }
+        let parts = Array(repeating: "..", count: base.count - common) + target[common...]
+        return parts.map { $0.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed.subtracting(CharacterSet(charactersIn: ":?#"))) ?? $0 }.joined(separator: "/")
+    }
+
+    /// The page of a run or an experiment that has just ended, in its folder; a word on stderr if it cannot be made.
+    static func afterRun(_ folder: String) {
+        let path = folder + "/report.html"
+        do {
+            let page = try ReportPage(paths: [folder])
+            try write(page, to: path, movie: page.receivedMovie, embeds: false)
+            Terminal.error("report: \(path)")
+        } catch { Terminal.error("no report: \(error)") }
     }
 }

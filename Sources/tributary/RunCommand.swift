@@ -105,6 +105,7 @@ struct RunCommand: AsyncParsableCommand {
         try Compare.print(paths: [folder], json: output.json)
         Terminal.error("\(results.count) of \(count) runs in \(folder)")
         let status = try results.map { try wireVerdict(of: $0.result, title: $0.trial.folder, isShort: true, json: output.json) }.max() ?? 0
+        ReportCommand.afterRun(folder)
         if control.state != .running { throw ExitCode(130) }
         if results.contains(where: { !$0.result.errors.isEmpty }) { throw ExitCode(1) }
         if status != 0 { throw ExitCode(status) }
@@ -175,6 +176,9 @@ func performRun(
         Terminal.result(SummaryValue.object(pipelines).indentedJSON())
     }
     let status = try wireVerdict(of: result, title: title, isShort: false, json: output.json)
+    if let folder = result.folder, file.pipelines.contains(where: { !$0.demands.isService && !$0.sources.isEmpty }) {
+        ReportCommand.afterRun(folder)
+    }
     if !result.errors.isEmpty { throw ExitCode(1) }
     if status != 0 { throw ExitCode(status) }
     if result.wasInterrupted, file.pipelines.contains(where: { !$0.demands.isService }) { throw ExitCode(130) }
