@@ -77,7 +77,7 @@ public struct ClockFit: Sendable {
     public func offset(at time: Int64) -> (offset: Double, bound: Double) {
         let there = forward.value(at: time)
         // The way back is sent on the second clock.
-        let back = backward.value(at: time &+ Int64(there))
+        let back = backward.value(at: time &+ Int64(max(-9e18, min(9e18, there.isNaN ? 0 : there))))
         return ((there - back) / 2, abs(there + back) / 2)
     }
 }

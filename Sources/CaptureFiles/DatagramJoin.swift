@@ -35,6 +35,10 @@ public struct JoinedDatagram: Sendable {
         /// Part of a super-packet at a tap: its wire time is that of the whole.
         public static let superPacket = Facts(rawValue: 512)
         public static let hasDropCount = Facts(rawValue: 1_024)
+        /// Its number was inferred from the first of its super-packet, whose own header was not captured.
+        public static let inferred = Facts(rawValue: 2_048)
+        /// The application had it before the kernel's stamp.
+        public static let readBeforeStamp = Facts(rawValue: 4_096)
     }
 
     /// When the call that sent it had returned; `nil` if nobody says.
@@ -81,31 +85,30 @@ public struct DatagramJoin: Sendable {
         @inline(__always)
         fileprivate mutating func update(_ sequence: UInt64, _ body: (inout JoinedDatagram) -> Void) {
             let index = sequence &- base
-            if index < UInt64(dense.count) { return body(&dense[Int(index)]) }
+            if sequence >= base, index < UInt64(dense.count) { return body(&dense[Int(index)]) }
             insert(sequence, body)
         }
+
+        /// Entries, not the gaps between them: room is given for what is there.
+        fileprivate var inserted: UInt64 = 0
 
         @inline(never)
         private mutating func insert(_ sequence: UInt64, _ body: (inout JoinedDatagram) -> Void) {
             if dense.isEmpty, sparse.isEmpty { base = sequence }
-            let index = sequence &- base
-            // Gaps of up to 65,536, or three times what is there, are worth their room.
-            let room = UInt64(dense.count) * 4 + 65_536
-            if index == UInt64(dense.count), sparse.isEmpty {
-                // The usual case: the next one.
-                var entry = JoinedDatagram()
-                body(&entry)
-                dense.append(entry)
-                return
+            inserted += 1
+            let have = UInt64(dense.count)
+            let room = inserted * 4 + 64
+            if sequence >= base, sequence - base < room || (sequence - base == have && sparse.isEmpty) {
+                while UInt64(dense.count) <= sequence - base {
+                    let key = base + UInt64(dense.count)
+                    dense.append(sparse.isEmpty ? JoinedDatagram() : sparse.removeValue(forKey: key) ?? JoinedDatagram())
+                }
+                return body(&dense[Int(sequence - base)])
             }
-            if sequence >= base, index < room {
-                while UInt64(dense.count) <= index { dense.append(JoinedDatagram()) }
-                if !sparse.isEmpty, let early = sparse.removeValue(forKey: sequence) { dense[Int(index)] = early }
-                return body(&dense[Int(index)])
-            }
-            if sequence < base, base - sequence <= 65_536 {
-                let more = Int(base - sequence)
-                dense.insert(contentsOf: repeatElement(JoinedDatagram(), count: more), at: 0)
+            if sequence < base, have < room, base - sequence <= room - have {
+                var early: [JoinedDatagram] = []
+                for key in sequence..<base { early.append(sparse.removeValue(forKey: key) ?? JoinedDatagram()) }
+                dense.insert(contentsOf: early, at: 0)
                 base = sequence
                 return body(&dense[0])
             }
@@ -159,7 +162,7 @@ public struct DatagramJoin: Sendable {
             guard !entry.facts.contains(.sent) else { return entry.facts.formUnion(.sentAgain) }
             entry.facts.formUnion(.sent)
             entry.before = before
-            entry.afterDelta = after > before ? UInt32(clamping: after - before) : 0
+            entry.afterDelta = after > before ? UInt32(clamping: difference(after, before)) : 0
             Self.note(length, &entry)
         }
     }
@@ -171,11 +174,13 @@ public struct DatagramJoin: Sendable {
         sequence: UInt64,
         length: Int,
         time: Int64,
-        isSuperPacket: Bool = false
+        isSuperPacket: Bool = false,
+        isInferred: Bool = false
     ) {
         guard let index = place(of: flow) else { return }
         flows[index].update(sequence) { entry in
             if isSuperPacket { entry.facts.formUnion(.superPacket) }
+            if isInferred { entry.facts.formUnion(.inferred) }
             switch side {
             case .out:
                 guard !entry.facts.contains(.wireOut) else { return entry.facts.formUnion(.wireOutAgain) }
@@ -187,17 +192,6 @@ public struct DatagramJoin: Sendable {
                 entry.wireIn = time
             }
             Self.note(length, &entry)
-        }
-    }
-
-    /// A later fragment of a datagram that a tap has seen: the kernel stamps it when it is whole.
-    public mutating func extendWire(_ side: Side, flow: UInt32, sequence: UInt64, time: Int64) {
-        guard let index = place(of: flow), flows[index][sequence] != nil else { return }
-        flows[index].update(sequence) { entry in
-            switch side {
-            case .out: break
-            case .in: if entry.wireIn != JoinedDatagram.unknown { entry.wireIn = max(entry.wireIn, time) }
-            }
         }
     }
 
@@ -228,8 +222,8 @@ public struct DatagramJoin: Sendable {
             guard !entry.facts.contains(.received) else { return entry.facts.formUnion(.receivedAgain) }
             entry.facts.formUnion(.received)
             entry.kernel = kernel
-            entry.readDelta = UInt32(clamping: read &- kernel)
-            if read < kernel { entry.kernel = kernel }
+            entry.readDelta = UInt32(clamping: difference(read, kernel))
+            if read < kernel { entry.facts.formUnion(.readBeforeStamp) }
             if let dropped {
                 entry.dropped = dropped
                 entry.facts.formUnion(.hasDropCount)
@@ -246,4 +240,16 @@ public struct DatagramJoin: Sendable {
             entry.facts.formUnion(.lengthsDiffer)
         }
     }
+}
+
+/// `a - b`; the largest there is where it does not fit. Times in files may be anything.
+func difference(_ a: Int64, _ b: Int64) -> Int64 {
+    let (value, overflows) = a.subtractingReportingOverflow(b)
+    return overflows ? (a < b ? -.max : .max) : max(value, -.max)
+}
+
+/// A sum that stays at the largest number.
+func sum(_ a: UInt64, _ b: UInt64) -> UInt64 {
+    let (value, overflows) = a.addingReportingOverflow(b)
+    return overflows ? .max : value
 }

@@ -92,14 +92,19 @@ public struct WireCheck: Sendable {
                 sources.append(source)
             } catch { throw Unreadable(description: "\(error)") }
         }
+        var runDoubts = read.compactMap(Self.doubt)
         var hosts: (sender: [UInt32: String], receiver: [UInt32: String]) = ([:], [:])
         for log in logs {
-            guard let bytes = try? CaptureBytes(path: log.path) else { continue }
+            guard let bytes = try? CaptureBytes(path: log.path) else {
+                runDoubts.append("\(log.path): cannot be read")
+                continue
+            }
             let problem = DatagramRecord.read(bytes.span) { side, record in
                 if side == .sent { hosts.sender[record.flow] = log.host } else { hosts.receiver[record.flow] = log.host }
                 Self.add(side, record, to: &join)
             }
             if let problem { warnings.append("\(log.path): \(problem)") }
+            if let problem, problem.hasPrefix("byte 0:") || problem.hasPrefix("byte 12:") { runDoubts.append("\(log.path): \(problem)") }
         }
         clocks = Self.meetClocks(&join, hosts)
         self.join = join
@@ -114,13 +119,25 @@ public struct WireCheck: Sendable {
                 counters: counters,
                 clocks: clocks,
                 clockSteps: steps,
+                expectsSends: Self.hasStage("udp_send", read),
                 expectsReceipts: counters.socketDropped != nil,
-                doubts: read.compactMap(Self.doubt)
+                doubts: runDoubts
             )
         }
         for source in sources { connections += source.tcp.connections }
         for folder in read { checkChunks(folder, sources) }
-        conclude(steps)
+        conclude(steps, runDoubts, sources.reduce(0) { $0 + $1.lostStreamCount })
+    }
+
+    /// Whether one of the runs had a stage of a type, and so has a log of it.
+    private static func hasStage(_ name: String, _ folders: [Folder]) -> Bool {
+        folders.contains { folder in
+            let pipelines = folder.summary["pipelines"] as? [String: Any] ?? [:]
+            return pipelines.contains { pipeline, value in
+                let stages = (value as? [String: Any])?["stages"] as? [String: Any] ?? [:]
+                return stages.keys.contains { $0.hasPrefix(name) } && FileManager.default.fileExists(atPath: folder.path + "/datagrams-\(pipeline).log")
+            }
+        }
     }
 
     /// A run that failed has logs that end anywhere.
@@ -169,14 +186,17 @@ public struct WireCheck: Sendable {
         }
         guard let fit = ClockFit(forward: forward, backward: backward) else { return .twoHosts(bound: .max, skew: 0) }
         var bound = 0.0
+        func whole(_ value: Double) -> Int64 { value.isNaN ? 0 : Int64(max(-9e18, min(9e18, value))) }
         for (flow, host) in crossing {
             join.mapReceiverTimes(flow: flow) { time in
-                let (offset, error) = fit.offset(at: time)
+                // The fit is of times of the first host: the second's are brought there roughly first.
+                let rough = host == first ? whole(fit.offset(at: time).offset) : 0
+                let (offset, error) = fit.offset(at: time &- rough)
                 bound = max(bound, error)
-                return host == first ? time &- Int64(offset) : time &+ Int64(offset)
+                return host == first ? time &- whole(offset) : time &+ whole(offset)
             }
         }
-        return .twoHosts(bound: Int64(bound.rounded(.up)), skew: fit.skew)
+        return .twoHosts(bound: whole(bound.rounded(.up)), skew: fit.skew)
     }
 
     /// What the runs counted: of the socket, of the account behind it, of the queue before the wire.
@@ -186,13 +206,18 @@ public struct WireCheck: Sendable {
             for pipeline in pipelines.values {
                 let stages = (pipeline as? [String: Any])?["stages"] as? [String: Any] ?? [:]
                 for (name, stage) in stages where name.hasPrefix("udp_receive") {
-                    let dropped = ((stage as? [String: Any])?["socket_dropped"] as? NSNumber)?.int64Value ?? 0
-                    counters.socketDropped = (counters.socketDropped ?? 0) + dropped
+                    func number(_ key: String) -> Int64 {
+                        max(0, min(1 << 60, ((stage as? [String: Any])?[key] as? NSNumber)?.int64Value ?? 0))
+                    }
+                    counters.socketDropped = min(1 << 60, (counters.socketDropped ?? 0) + number("socket_dropped"))
+                    counters.unread = min(1 << 60, counters.unread + number("unread_at_close"))
+                    let closed = number("closed_realtime_ns")
+                    if closed > 0 { counters.receiverClosed = max(counters.receiverClosed ?? 0, closed) }
                 }
             }
         }
         for source in sources where source.role != "rx" {
-            if let dropped = source.queueDropped { counters.queueDropped = (counters.queueDropped ?? 0) + dropped }
+            if let dropped = source.queueDropped { counters.queueDropped = min(1 << 60, (counters.queueDropped ?? 0) + dropped) }
         }
     }
 
@@ -207,8 +232,9 @@ public struct WireCheck: Sendable {
         var whole = ByteTimeline()
         var own: [String: ByteTimeline] = [:]
         var counted: [String: Int64] = [:]
-        // One tap sees all of a movie; a second would count its bytes twice.
-        for server in sources.first(where: { !$0.servers.isEmpty })?.servers ?? [] {
+        // Each server's bytes from the first tap that saw them: a second would count them twice.
+        var taken: Set<TCPMap.Endpoint> = []
+        for server in sources.flatMap(\.servers) where taken.insert(server.endpoint).inserted {
             let host = server.endpoint.address
             let text = host.isIPv6 ? "[\(host)]:\(server.endpoint.port)" : "\(host):\(server.endpoint.port)"
             guard let name = names[text] else { continue }
@@ -219,9 +245,14 @@ public struct WireCheck: Sendable {
         for row in table.rows {
             let offset = row.offset ?? 0
             var times = ChunkTimes(row: row)
-            let range = Int64(clamping: offset)..<Int64(clamping: offset &+ row.byteCount)
-            times.firstByte = own[row.source]?.first(in: range).map { $0 - folder.origin }
-            times.lastByte = whole.times(of: range).map { $0.last - folder.origin }
+            let end = offset.addingReportingOverflow(row.byteCount)
+            guard !end.overflow, end.partialValue <= 1 << 60, row.done < 1 << 60 else {
+                wrongChunks.append((row.chunk ?? .max, "lies outside of any object or time"))
+                continue
+            }
+            let range = Int64(offset)..<Int64(end.partialValue)
+            times.firstByte = own[row.source]?.first(in: range).map { ($0 &- folder.origin).clamped }
+            times.lastByte = whole.times(of: range).map { ($0.last &- folder.origin).clamped }
             chunks.append(times)
             guard let chunk = row.chunk else { continue }
             guard let last = times.lastByte, let first = times.firstByte else {
@@ -272,14 +303,15 @@ public struct WireCheck: Sendable {
 
     // MARK: Verdict
 
-    private mutating func conclude(_ steps: Int) {
+    private mutating func conclude(_ steps: Int, _ runDoubts: [String], _ lostStreams: Int) {
         var verdicts: [Verdict] = []
         if let datagrams {
             verdicts.append(datagrams.verdict)
             reasons += datagrams.reasons
         }
         if !chunks.isEmpty {
-            var doubts: [String] = []
+            var doubts = runDoubts
+            if lostStreams > 0 { doubts.append("\(lostStreams) TCP streams could not be followed to their end: capture whole packets") }
             var dropped: UInt64 = 0
             for (index, tap) in taps.enumerated() where !taps[..<index].contains(where: { $0.name == tap.name }) {
                 if !tap.sawBeginning || !tap.sawEnd { doubts.append("the tap at \(tap.name) is not shown to have been live all the time") }
@@ -314,4 +346,9 @@ public struct WireCheck: Sendable {
         // What is contradicted stays so, whatever else cannot be said.
         verdict = verdicts.contains(.contradicted) ? .contradicted : order.first { verdicts.contains($0) } ?? .inconclusive
     }
+}
+
+extension Int64 {
+    /// Within what can be added to and taken from other times.
+    fileprivate var clamped: Int64 { Swift.max(-(1 << 61), Swift.min(1 << 61, self)) }
 }

@@ -48,6 +48,7 @@ extension WireCheck {
             value: .object([
                 (key: "queue_dropped", value: counters.queueDropped.map { .integer($0) } ?? .null),
                 (key: "socket_dropped", value: counters.socketDropped.map { .integer($0) } ?? .null),
+                (key: "unread_at_close", value: .integer(counters.unread)),
             ])
         ))
         if let check = datagrams {
@@ -123,9 +124,9 @@ extension WireCheck {
             return delay
         }
         return [
-            delay("request->wire", chunks.compactMap { one in one.firstByte.flatMap { first in one.row.requested.map { first - $0 } } }),
-            delay("wire->first byte", chunks.compactMap { one in one.firstByte.flatMap { first in one.row.firstByte.map { $0 - first } } }),
-            delay("wire->whole", chunks.compactMap { one in one.lastByte.map { one.row.done - $0 } }),
+            delay("request->wire", chunks.compactMap { one in one.firstByte.flatMap { first in one.row.requested.map { first &- $0 } } }),
+            delay("wire->first byte", chunks.compactMap { one in one.firstByte.flatMap { first in one.row.firstByte.map { $0 &- first } } }),
+            delay("wire->whole", chunks.compactMap { one in one.lastByte.map { one.row.done &- $0 } }),
         ].compactMap { $0 }
     }
 
@@ -258,8 +259,10 @@ extension WireCheck {
         else { return nil }
         var words: [String] = []
         if interface.purpose != "tx", datagrams != nil {
-            if !entry.facts.contains(.received), datagrams?.received ?? 0 > 0 { words.append("not received") }
-            if entry.facts.contains(.received), entry.kernel != entry.wireIn { words.append("kernel stamp \(entry.kernel - entry.wireIn) ns off") }
+            if entry.facts.contains(.wireIn), !entry.facts.contains(.received), datagrams?.received ?? 0 > 0 { words.append("not received") }
+            if entry.facts.isSuperset(of: [.received, .wireIn]), entry.kernel != entry.wireIn {
+                words.append("kernel stamp \(entry.kernel &- entry.wireIn) ns off")
+            }
         }
         if interface.purpose != "rx", datagrams?.sent ?? 0 > 0, !entry.facts.contains(.sent) { words.append("not in the send log") }
         if entry.facts.contains(.sent), entry.facts.contains(.wireOut), entry.before > entry.wireOut { words.append("sent after it left") }

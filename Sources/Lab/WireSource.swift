@@ -28,7 +28,18 @@ struct WireSource {
     private(set) var lastData: Int64?
     private var places: [TCPMap.Endpoint: Int] = [:]
     private var streams: [Int: [Bool: FrameScanner]] = [:]
-    private var fragments: [FragmentKey: (flow: UInt32, sequence: UInt64, time: Int64)] = [:]
+    private var fragments: [FragmentKey: Pending] = [:]
+    /// TCP streams whose frames could not be followed to their end.
+    private(set) var lostStreamCount = 0
+
+    /// A datagram of which not all fragments have passed.
+    private struct Pending {
+        var flow: UInt32
+        var sequence: UInt64
+        var size: Int
+        var left: Int
+        var time: Int64
+    }
     private var recent: [PacketKey: Int64] = [:]
 
     private struct FragmentKey: Hashable {
@@ -93,8 +104,12 @@ struct WireSource {
         var report = TapReport(name: reader.interfaces.first?.name ?? path, side: self.role == "tx" ? .out : .in)
         report.delivered = UInt64(delivered)
         let statistics = reader.interfaces.reduce(into: (received: UInt64?.none, dropped: UInt64?.none)) { sum, one in
-            if let received = one.statistics.received { sum.received = (sum.received ?? 0) + received }
-            if let dropped = one.statistics.systemDropped { sum.dropped = (sum.dropped ?? 0) + dropped }
+            func added(_ a: UInt64?, _ b: UInt64) -> UInt64 {
+                let (value, overflows) = (a ?? 0).addingReportingOverflow(b)
+                return overflows ? .max : value
+            }
+            if let received = one.statistics.received { sum.received = added(sum.received, received) }
+            if let dropped = one.statistics.systemDropped { sum.dropped = added(sum.dropped, dropped) }
         }
         report.received = statistics.received
         report.dropped = statistics.dropped
@@ -103,6 +118,11 @@ struct WireSource {
         report.inversions = inversions
         report.doubled = UInt64(doubled)
         // A probe of the tap's own before and after all data shows that it lived; without probes, the data's own ends must.
+        report.isProbed = firstProbe != nil
+        report.isCut = problem != nil
+        if let resolution = reader.interfaces.first?.resolution, !resolution.isBinary, resolution.exponent < 9 {
+            report.grain = resolution.exponent == 6 ? 1_000 : 1_000_000
+        }
         if let firstProbe, let lastProbe {
             report.sawBeginning = firstProbe <= firstData ?? .max
             report.sawEnd = lastProbe >= lastData ?? .min
@@ -125,10 +145,10 @@ struct WireSource {
             let words = comment.text.split(separator: " ")
             for (key, value) in zip(words, words.dropFirst()) {
                 guard let number = Int64(value) else { continue }
-                if key == "queue-dropped" { queueDropped = number }
+                if key == "queue-dropped", number >= 0 { queueDropped = min(number, 1 << 60) }
                 if key == "monotonic" {
                     let now = comment.time &- number
-                    if let difference, abs(now &- difference) > 1_000_000 { clockSteps += 1 }
+                    if let difference, (now &- difference).magnitude > 1_000_000 { clockSteps += 1 }
                     difference = now
                 }
             }
@@ -150,6 +170,8 @@ struct WireSource {
         guard header.type == .data else { return header.type == .ping && packet.payloadLength == WireHeader.byteCount ? .probe : .data }
         // A first fragment's datagram is longer than the fragment.
         let length = packet.hasMoreFragments ? max(0, packet.udpLength - 8) : packet.payloadLength
+        // UDP has no longer one, and what a header says is no order to make room.
+        guard length <= 65_535 else { return .foreign }
         let stride = WireHeader.byteCount + Int(header.payloadByteCount)
         if packet.hasMoreFragments {
             if fragments.count >= Self.mostFragments {
@@ -157,7 +179,16 @@ struct WireSource {
                 if fragments.count >= Self.mostFragments { fragments.removeAll() }
             }
             let key = FragmentKey(source: packet.source, destination: packet.destination, id: packet.identification)
-            fragments[key] = (header.flow, header.sequence, time)
+            fragments[key] = Pending(
+                flow: header.flow,
+                sequence: header.sequence,
+                size: length,
+                left: length - packet.payloadLength,
+                time: time
+            )
+            // It has come in when it is whole: the kernel stamps it then, and drops it otherwise.
+            if side != "rx" { join.addWire(.out, flow: header.flow, sequence: header.sequence, length: length, time: time) }
+            return .data
         }
         let isSuper = length > stride
         // One host's loopback, or a mirrored port, may show a packet twice: the same identification within a millisecond.
@@ -178,12 +209,13 @@ struct WireSource {
             let own = try? WireHeader.read(bytes, at: packet.payloadOffset + offset)
             let sequence = own?.sequence ?? header.sequence &+ index
             let flow = own?.flow ?? header.flow
+            let isInferred = own == nil && index > 0
             if own.map({ $0.type == .data }) ?? true {
                 if side != "rx" {
-                    join.addWire(.out, flow: flow, sequence: sequence, length: size, time: time, isSuperPacket: isSuper)
+                    join.addWire(.out, flow: flow, sequence: sequence, length: size, time: time, isSuperPacket: isSuper, isInferred: isInferred)
                 }
                 if side != "tx" {
-                    join.addWire(.in, flow: flow, sequence: sequence, length: size, time: time, isSuperPacket: isSuper)
+                    join.addWire(.in, flow: flow, sequence: sequence, length: size, time: time, isSuperPacket: isSuper, isInferred: isInferred)
                 }
                 if let own { note(own, packet, size - WireHeader.byteCount, time) }
             }
@@ -211,9 +243,12 @@ struct WireSource {
 
     private mutating func takeFragment(_ packet: DecodedPacket, _ time: Int64, _ side: String, _ join: inout DatagramJoin) {
         let key = FragmentKey(source: packet.source, destination: packet.destination, id: packet.identification)
-        guard let first = fragments[key] else { return }
-        if side != "tx" { join.extendWire(.in, flow: first.flow, sequence: first.sequence, time: time) }
-        if !packet.hasMoreFragments { fragments[key] = nil }
+        guard var pending = fragments[key] else { return }
+        pending.left -= packet.payloadLength
+        guard pending.left <= 0 else { return fragments[key] = pending }
+        fragments[key] = nil
+        guard side != "tx" else { return }
+        join.addWire(.in, flow: pending.flow, sequence: pending.sequence, length: pending.size, time: time)
     }
 
     // MARK: TCP
@@ -224,6 +259,7 @@ struct WireSource {
         let payload = bytes.extracting(begin..<min(begin + packet.payloadLength, bytes.byteCount))
         var scanner = streams[index]?[isFromA] ?? FrameScanner()
         streams[index]?[isFromA] = nil
+        if payload.byteCount < packet.payloadLength { scanner.isLost = true }
         scanner.add(payload, sequence: packet.tcpSequence, isSYN: packet.tcpFlags & TCPFlag.syn != 0)
         streams[index, default: [:]][isFromA] = scanner
     }
@@ -233,6 +269,7 @@ struct WireSource {
         for (index, both) in streams {
             let connection = tcp.connections[index]
             for (isFromA, scanner) in both where !scanner.frames.isEmpty {
+                if scanner.isLost || !scanner.hasAll { lostStreamCount += 1 }
                 let stream = isFromA ? connection.fromA : connection.fromB
                 let place = server(isFromA ? connection.a : connection.b, isTCP: true)
                 for frame in scanner.frames {
@@ -272,10 +309,14 @@ struct FrameScanner {
     private var partial: [UInt8] = []
     /// Bytes of payload that are passed over before the next header.
     private var skip: Int64 = 0
-    private var isLost = false
+    /// Whether the stream could not be followed: a hole in it, or less captured than was sent.
+    var isLost = false
     /// Segments that came before those in front of them.
     private var early: [Int64: [UInt8]] = [:]
-    private static let mostEarly = 256
+    private var earlyByteCount = 0
+    private static let mostEarly = 64 << 20
+    /// Whether nothing waits behind a hole.
+    var hasAll: Bool { early.isEmpty }
 
     mutating func add(_ payload: RawSpan, sequence: UInt32, isSYN: Bool) {
         if origin == nil {
@@ -287,13 +328,15 @@ struct FrameScanner {
         lastSequence = isSYN ? sequence &+ 1 : sequence
         lastOffset = begin
         guard begin <= next else {
-            guard early.count < Self.mostEarly else { return isLost = true }
+            earlyByteCount += payload.byteCount
+            guard earlyByteCount < Self.mostEarly else { return isLost = true }
             early[begin] = (0..<payload.byteCount).map { unsafe payload.unsafeLoad(fromByteOffset: $0, as: UInt8.self) }
             return
         }
         scan(payload, at: begin)
         while let (place, bytes) = early.first(where: { $0.key <= next }) {
             early[place] = nil
+            earlyByteCount -= bytes.count
             unsafe scan(bytes.span.bytes, at: place)
         }
     }

@@ -139,6 +139,8 @@ public final class UDPReceive: Capture, Summarizing {
             (key: "messages", value: .integer(report.messages)), (key: "calls", value: .integer(report.calls)),
             (key: "truncated", value: .integer(report.truncated)),
             (key: "socket_dropped", value: .integer(report.dropped)),
+            (key: "unread_at_close", value: .integer(state?.unread ?? 0)),
+            (key: "closed_realtime_ns", value: .integer(state?.closed ?? 0)),
             (key: "receive_buffer", value: .integer(report.receiveBuffer)),
             (key: "errors", value: .integer(report.errors)),
             (key: "processor_ns", value: .integer(report.usage.processorNanoseconds)),
@@ -170,6 +172,9 @@ private final class UDPReceiveState {
     private var interarrival = LogLinearHistogram()
     private var lastStamp: Int64 = 0
     private var isClosed = false
+    /// Datagrams that were in the socket when it was closed, and when nobody read any more, by CLOCK_REALTIME.
+    private(set) var unread: Int64 = 0
+    private(set) var closed: Int64 = 0
     private var pool: PacketPool?
 
     init(socket: CInt, options: UDPReceive.Options, context: StageContext, now: Timestamp) throws(StageError) {
@@ -310,6 +315,23 @@ private final class UDPReceiveState {
         unsafe packets[index].byte_count = UInt32(pool.slotByteCount)
     }
 
+    /// What came too late to be read is neither lost nor dropped: it is counted, so that the account adds up.
+    private func countUnread() {
+        let wanted = slotCount
+        guard wanted > 0 else { return }
+        // A sender that goes on must not keep it here.
+        for _ in 0..<10_000 {
+            let status = unsafe cbatchio_receive(vectors, socket, packets, UInt32(wanted), UInt32(changed))
+            changed = wanted
+            guard status > 0 else { return }
+            for index in 0..<Int(status) {
+                let (bytes, segment) = unsafe (packets[index].byte_count, packets[index].segment)
+                unread += segment == 0 ? 1 : Int64((bytes + UInt32(segment) - 1) / UInt32(segment))
+                unsafe packets[index].byte_count = UInt32(pool?.slotByteCount ?? 0)
+            }
+        }
+    }
+
     func report() -> SocketReport {
         var report = counters
         report.kernelToApplication = DelayQuantiles(kernelToApplication)
@@ -320,6 +342,8 @@ private final class UDPReceiveState {
     func close() {
         guard !isClosed else { return }
         isClosed = true
+        closed = Int64(bitPattern: cbatchio_real_ns())
+        countUnread()
         // What was dropped after the last datagram that came is known here only.
         var memory = cbatchio_memory()
         if unsafe cbatchio_read_memory(socket, &memory) == 0 { counters.dropped = Int64(memory.dropped) }

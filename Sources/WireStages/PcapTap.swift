@@ -133,7 +133,7 @@ package final class PcapTap: @unchecked Sendable {
         var ready = pollfd(fd: handle.descriptor, events: Int16(POLLIN), revents: 0)
         var nextStatistics = Self.monotonic() + 1_000_000_000
         let me = unsafe Unmanaged.passUnretained(self).toOpaque().assumingMemoryBound(to: UInt8.self)
-        var quiet = 0
+        var deadline: Int64?
         while true {
             unsafe poll(&ready, 1, CInt(settings.timeout))
             let count = unsafe pcap_dispatch(handle.raw, -1, PcapTap.take, me)
@@ -148,13 +148,15 @@ package final class PcapTap: @unchecked Sendable {
                 nextStatistics = now + 1_000_000_000
             }
             guard isStopping.load(ordering: .acquiring) else { continue }
+            if deadline == nil {
+                // The last probe is in: traffic that goes on does not keep the tap from ending.
+                _ = cpcap_let_nothing_in(handle.descriptor)
+                deadline = now + 2_000_000_000
+            }
             handle.readStatistics()
-            // All that the kernel took has been read, or nothing more comes.
-            if handle.received &- handle.dropped <= delivered { break }
-            quiet = count == 0 ? quiet + 1 : 0
-            if quiet >= 10 { break }
+            // All that the kernel took has been read, or it does not come.
+            if handle.received &- handle.dropped <= delivered || now > deadline ?? 0 { break }
         }
-        handle.readStatistics()
         writeStatistics()
         do throws(CaptureFileError) { try writer.finish() } catch { failure.withLock { $0 = "\(error)" } }
     }
@@ -231,8 +233,8 @@ private final class Probe {
         }
         port = UInt16(bigEndian: address.sin_port)
         guard status == 0 else {
+            // The descriptor is closed with this object.
             let number = errno
-            close(descriptor)
             throw StageError(.systemCall, "no port for a probe: \(PcapHandle.message(number))", errno: number)
         }
     }

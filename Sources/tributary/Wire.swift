@@ -44,8 +44,8 @@ struct WireCheckCommand: ParsableCommand {
             Terminal.error("error: \(error)")
             throw ExitCode(65)
         }
-        if !dry, let folder = folders.first { try Self.write(check, to: folder) }
         Terminal.result(json ? check.json.indentedJSON() : printable(check.text))
+        if !dry, let folder = folders.first { try Self.write(check, to: folder) }
         if check.verdict.exitStatus != 0 { throw ExitCode(check.verdict.exitStatus) }
     }
 
@@ -138,7 +138,10 @@ struct WireConvert: ParsableCommand {
     func run() throws {
         do {
             var reader = try CaptureReader(path: input)
-            let writer = try PcapngWriter(output, application: "tributary", comments: reader.comments, replacing: force)
+            // Comments of sections, and the last statistics, are known when all has been read.
+            var whole = reader
+            while whole.next() != nil {}
+            let writer = try PcapngWriter(output, application: "tributary", comments: whole.comments, replacing: force)
             var indices: [Int: Int] = [:]
             var untimed = 0
             while let packet = reader.next() {
@@ -157,7 +160,8 @@ struct WireConvert: ParsableCommand {
                 )
             }
             for (old, new) in indices.sorted(by: { $0.key < $1.key }) where reader.interfaces[old].statistics != CaptureStatistics() {
-                writer.append(reader.interfaces[old].statistics, interface: new, time: 0)
+                let last = reader.interfaces[old].statisticsComments.last
+                writer.append(reader.interfaces[old].statistics, interface: new, time: last?.time ?? 0, comment: last?.text)
             }
             try writer.finish()
             if untimed > 0 { Terminal.error("\(untimed) packets have no time and were left out") }

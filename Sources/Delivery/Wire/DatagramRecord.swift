@@ -64,13 +64,18 @@ public struct DatagramRecord: Hashable, Sendable {
         guard load(12) == UInt32(byteCount) else { return "byte 12: records of \(load(12) as UInt32) bytes; expected \(byteCount)" }
         var offset = headerByteCount
         while bytes.byteCount - offset >= byteCount {
+            let (length, count): (UInt16, UInt16) = (load(offset + 4), load(offset + 8))
+            // No super-packet holds more: a record is no order to make room.
+            guard Int(count) * max(32, Int(length)) <= 65_535 + Int(length) else {
+                return "byte \(offset): a record of \(count) datagrams of \(length) bytes"
+            }
             each(
                 side,
                 DatagramRecord(
                     flow: load(offset),
-                    length: load(offset + 4),
+                    length: length,
                     lastLength: load(offset + 6),
-                    count: load(offset + 8),
+                    count: count,
                     dropped: load(offset + 12),
                     sequence: load(offset + 16),
                     first: load(offset + 24),
