@@ -207,10 +207,10 @@ public struct WireCheck: Sendable {
                 let stages = (pipeline as? [String: Any])?["stages"] as? [String: Any] ?? [:]
                 for (name, stage) in stages where name.hasPrefix("udp_receive") {
                     func number(_ key: String) -> Int64 {
-                        max(0, min(1 << 60, ((stage as? [String: Any])?[key] as? NSNumber)?.int64Value ?? 0))
+                        max(0, min(1 << 62, ((stage as? [String: Any])?[key] as? NSNumber)?.int64Value ?? 0))
                     }
-                    counters.socketDropped = min(1 << 60, (counters.socketDropped ?? 0) + number("socket_dropped"))
-                    counters.unread = min(1 << 60, counters.unread + number("unread_at_close"))
+                    counters.socketDropped = min(1 << 60, (counters.socketDropped ?? 0) + min(1 << 60, number("socket_dropped")))
+                    counters.unread = min(1 << 60, counters.unread + min(1 << 60, number("unread_at_close")))
                     let closed = number("closed_realtime_ns")
                     if closed > 0 { counters.receiverClosed = max(counters.receiverClosed ?? 0, closed) }
                 }
