@@ -125,7 +125,9 @@ struct WireSource {
         }
         if let firstProbe, let lastProbe {
             report.sawBeginning = firstProbe <= firstData ?? .max
-            report.sawEnd = lastProbe >= lastData ?? .min
+            // The last probe is sent when the run has ended; what others still send may pass behind it.
+            let ends = firstData.map { lastProbe > $0 } ?? true
+            report.sawEnd = ends && (lastData ?? .min) &- lastProbe < 1_000_000_000
         }
         taps = [report]
         if self.role == "both" {
