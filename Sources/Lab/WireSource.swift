@@ -127,7 +127,7 @@ struct WireSource {
             report.sawBeginning = firstProbe <= firstData ?? .max
             // The last probe is sent when the run has ended; what others still send may pass behind it.
             let ends = firstData.map { lastProbe > $0 } ?? true
-            report.sawEnd = ends && (lastData ?? .min) &- lastProbe < 1_000_000_000
+            report.sawEnd = ends && (lastData.map { $0 &- lastProbe < 1_000_000_000 } ?? true)
         }
         taps = [report]
         if self.role == "both" {
