@@ -176,7 +176,7 @@ let package = Package(
             name: "RealTests",
             dependencies: [
                 "Delivery", "StandardStages", "Lab", "PipelineRuntime", "RateTest", "Measures", "NetworkStages",
-                "CBatchIO", "CaptureFiles", "WireStages",
+                "CBatchIO", "CaptureFiles", "WireStages", "Report",
                 "tributary",
             ],
             swiftSettings: testSettings

@@ -212,7 +212,7 @@ public struct ReportPage {
         return safe
     }
 
-    private static func digest(_ text: String) -> String { Data(SHA256.hash(data: Data(text.utf8))).base64EncodedString() }
+    static func digest(_ text: String) -> String { Data(SHA256.hash(data: Data(text.utf8))).base64EncodedString() }
 }
 
 /// uPlot, which draws: fetched by `tools/setup`, not part of the project.

@@ -7,7 +7,7 @@ struct ReportCommand: ParsableCommand {
         commandName: "report",
         abstract: "Make one HTML file of runs: plots, and the movie replayed with the pauses of each.",
         discussion: """
-            Give run folders or an experiment's. Two arms are shown beside each other, the first and the one that stalls \
+            Give run folders or an experiment's; of one folder of runs it makes an index. Two arms are shown beside each other, the first and the one that stalls \
             least, unless --arms names others. The file opens without a network; a movie that is not embedded must stay where \
             it is.
             """
@@ -26,6 +26,7 @@ struct ReportCommand: ParsableCommand {
     func run() throws {
         guard let first = runs.first else { throw ValidationError("name at least one run") }
         if embedMovie, movie == nil { throw ValidationError("--embed-movie needs --movie FILE") }
+        if runs.count == 1, ReportIndex.isFor(first) { return try index(first) }
         let path = out ?? first + "/report.html"
         do {
             let page = try ReportPage(paths: runs, arms: (arms ?? "").split(separator: ",").map(String.init))
@@ -36,6 +37,18 @@ struct ReportCommand: ParsableCommand {
             Terminal.error("error: \(failure)")
             throw ExitCode(65)
         }
+    }
+
+    /// A folder of runs has one page that leads to theirs.
+    private func index(_ folder: String) throws {
+        let path = out ?? folder + "/index.html"
+        do {
+            try Data(ReportIndex(folder: folder).html.utf8).write(to: URL(filePath: path), options: .atomic)
+        } catch {
+            Terminal.error("error: '\(path)' cannot be written: \(error.localizedDescription)")
+            throw ExitCode(1)
+        }
+        Terminal.result(path)
     }
 
     /// Writes a page, whole or not at all.
