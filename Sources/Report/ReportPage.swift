@@ -204,8 +204,10 @@ public struct ReportPage {
         for scalar in json.unicodeScalars {
             switch scalar {
             case "<": safe += "\\u003c"
-            case "\u{2028}": safe += "\\u2028"
-            case "\u{2029}": safe += "\\u2029"
+            // Line separators, and what turns the direction of writing.
+            case "\u{2028}"..."\u{202E}", "\u{2066}"..."\u{2069}", "\u{7F}"..."\u{9F}":
+                let digits = String(scalar.value, radix: 16)
+                safe += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
             default: safe.unicodeScalars.append(scalar)
             }
         }

@@ -54,9 +54,10 @@ struct RunStory {
             .compactMap { ($0 as? [String: Any])?["stages"] as? [String: Any] }
         let playout = stages.compactMap { $0["playout"] as? [String: Any] }.first ?? [:]
         let movie = stages.compactMap { $0["movie"] as? [String: Any] }.first ?? [:]
-        mediaLength = (playout["media_ns"] as? NSNumber)?.int64Value ?? 0
+        mediaLength = max(0, min(1 << 60, (playout["media_ns"] as? NSNumber)?.int64Value ?? 0))
         objectByteCount =
             (movie["object_bytes"] as? NSNumber)?.int64Value ?? Int64(clamping: table.rows.reduce(0) { $0 &+ $1.byteCount })
+        objectByteCount = max(0, min(1 << 60, objectByteCount))
         readBuffer(folder)
         readEvents(folder)
     }
@@ -73,7 +74,7 @@ struct RunStory {
             let fields = line.split(separator: UInt8(ascii: ","))
             guard fields.count == 5, let time = Int64(text: fields[0]), let contiguous = Int64(text: fields[1]),
                 let playable = Int64(text: fields[2]), let played = Int64(text: fields[3]),
-                time >= 0, abs(playable) < 1 << 60, abs(played) < 1 << 60
+                time >= 0, time < 1 << 60, playable.magnitude < 1 << 60, played.magnitude < 1 << 60
             else { continue }
             buffer.append((time, max(0, playable - played)))
             if contiguous != last.contiguous { frontier.append((time, contiguous)) }
@@ -92,7 +93,8 @@ struct RunStory {
         var latest: Int64 = buffer.last?.time ?? 0
         for line in data.split(separator: UInt8(ascii: "\n")) {
             guard let event = (try? JSONSerialization.jsonObject(with: line)) as? [String: Any],
-                let time = (event["t_ns"] as? NSNumber)?.int64Value, let type = event["type"] as? String
+                let time = (event["t_ns"] as? NSNumber)?.int64Value, (0..<1 << 60).contains(time),
+                let type = event["type"] as? String
             else { continue }
             let state: Segment.State? =
                 switch type {
@@ -104,7 +106,7 @@ struct RunStory {
             guard let state, open.state != .ended else { continue }
             open.end = max(open.begin, time)
             segments.append(open)
-            let media = (event["media_ns"] as? NSNumber)?.int64Value ?? open.media
+            let media = max(0, min(1 << 60, (event["media_ns"] as? NSNumber)?.int64Value ?? open.media))
             open = Segment(state: state, begin: open.end, end: open.end, media: media, cause: event["cause"] as? String)
             latest = max(latest, time)
         }
