@@ -302,16 +302,34 @@
   });
   each((arm) => add(arm, "Playout buffer", "s", [line("ahead", 2)], [arm.buffer.t, arm.buffer.v], bufferTop));
   each((arm) => {
-    // Dots of each source, and two lines: on one axis of times.
-    const lists = arm.sources.map(() => ({ t: [], v: [] }));
-    for (let index = 0; index < arm.chunks.t.length; index++) {
-      const list = lists[arm.chunks.s.charCodeAt(index) - 48];
-      if (list) { list.t.push(arm.chunks.t[index]); list.v.push(arm.chunks.o[index]); }
-    }
-    const tables = [...lists, arm.frontier, arm.played].map((list) => [list.t, list.v]);
-    const data = uPlot.join(tables);
-    const dots = arm.sources.map((name, index) => ({ label: name, stroke: colour(index), width: 1, paths: () => null, points: { show: true, size: 3, fill: colour(index), width: 0 }, value: (plot, value) => si(value) }));
-    add(arm, "Where the bytes belong", "offset", [...dots, line("without a gap", 4, { spanGaps: true }), line("played", 3, { spanGaps: true, dash: [5, 4] })], data, objectTop);
+    // Two lines by uPlot; the dots of each source by hand, one for each pixel: a run may have hundreds of thousands.
+    const data = uPlot.join([arm.frontier, arm.played].map((list) => [list.t, list.v]));
+    const { t: times, s: owners, o: offsets } = arm.chunks;
+    const dots = (plot) => {
+      const { left, top, width, height } = plot.bbox, { min, max } = plot.scales.x, context = plot.ctx;
+      const across = width / (max - min), up = height / (objectTop || 1), size = Math.max(2, Math.round(2 * devicePixelRatio));
+      const colours = arm.sources.map((_, index) => colour(index)), last = arm.sources.map(() => -1);
+      let low = 0, high = times.length;
+      while (low < high) { const middle = (low + high) >> 1; if (times[middle] < min) low = middle + 1; else high = middle; }
+      context.save();
+      for (let source = 0; source < colours.length; source++) {
+        if (plot.series[source + 1] && !plot.series[source + 1].show) continue;
+        context.fillStyle = colours[source];
+        for (let index = low; index < times.length && times[index] <= max; index++) {
+          if (owners.charCodeAt(index) - 48 !== source) continue;
+          const x = Math.round(left + (times[index] - min) * across), y = Math.round(top + height - offsets[index] * up);
+          const place = x * 65536 + y;
+          if (place === last[source]) continue;
+          last[source] = place;
+          context.fillRect(x - (size >> 1), y - (size >> 1), size, size);
+        }
+      }
+      context.restore();
+    };
+    const none = data[0].map(() => null);
+    const legend = arm.sources.map((name, index) => ({ label: name, stroke: colour(index), width: 1, paths: () => null, points: { show: false }, value: () => "" }));
+    add(arm, "Where the bytes belong", "offset", [...legend, line("without a gap", 4, { spanGaps: true }), line("played", 3, { spanGaps: true, dash: [5, 4] })],
+      [data[0], ...arm.sources.map(() => none), data[1], data[2]], objectTop, { hooks: { draw: [dots] } });
   });
   each((arm) => {
     if (!arm.delays || !arm.delays.rows.length) return;
@@ -332,7 +350,6 @@
     sized.push({ plot, box });
   });
   for (const plot of timePlots) sized.push({ plot, box: plot.root.parentElement });
-  const drawn = performance.now() - began;
   binWidth.addEventListener("change", () => { top = tops(); for (const redraw of binned) redraw(); });
   for (const redraw of binned) redraw();
   addEventListener("resize", () => {
@@ -358,10 +375,14 @@
   if (hash.has("speed")) { clock.speed = Math.min(8, Math.max(0.25, Number(hash.get("speed")) || 1)); speed.value = clock.speed; }
   seek(Number(hash.get("t")) || 0, true);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => location.reload());
-  requestAnimationFrame((now) => { last = now; frame(now); });
+  requestAnimationFrame((now) => {
+    window.tributary.drawn = performance.now() - began;
+    last = now;
+    frame(now);
+  });
   // For tests: what is on the page, without a way in from outside.
   window.tributary = {
-    clock, seek, toggle, arms, at, drawn, plots: timePlots, zoom,
+    clock, seek, toggle, arms, at, end, plots: timePlots, zoom,
     setSpeed: (value) => { clock.speed = value; speed.value = value; },
     sample: (on) => { sampling = on; }, samples: () => players.map((player) => player.samples), videos: () => players.map((player) => player.video),
   };
