@@ -69,6 +69,9 @@ public struct ReportPage {
         return nil
     }
 
+    /// The same as a film.
+    public var video: ReportVideo { ReportVideo(stories: stories) }
+
     /// The page's first line.
     public var verdict: String {
         func seconds(_ value: Double) -> String { String(format: "%.1f s", value) }

@@ -82,6 +82,7 @@
     const lag = element("span"), position = element("span"), level = element("span");
     facts.append(position, level, lag);
     const strip = element("canvas", { className: "strip", height: 14, tabIndex: 0, role: "img", ariaLabel: `what ${arm.title} did over time: ${arm.segments.filter((one) => one.state === "stalled").length} stalls` });
+    if (video) video.addEventListener("loadedmetadata", () => show(true));
     grid.append(element("div", { className: "arm" }, element("h2", { text: arm.title }), screen, facts, strip));
     strip.addEventListener("click", (event) => seek((event.offsetX / strip.clientWidth) * end));
     return { arm, video, badge, lag, position, level, strip, pending: false, samples: [] };

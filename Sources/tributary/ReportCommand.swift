@@ -20,6 +20,8 @@ struct ReportCommand: ParsableCommand {
     var movie: String?
     @Flag(help: "Put the movie into the file itself.")
     var embedMovie = false
+    @Option(name: .customLong("mp4"), help: "Make a film of the players side by side, in place of the page.")
+    var film: String?
     @Option(help: "Arms to show, separated by commas: NAME or NAME/TRANSPORT.")
     var arms: String?
 
@@ -30,6 +32,13 @@ struct ReportCommand: ParsableCommand {
         let path = out ?? first + "/report.html"
         do {
             let page = try ReportPage(paths: runs, arms: (arms ?? "").split(separator: ",").map(String.init))
+            if let film {
+                guard let movie = movie ?? page.receivedMovie else {
+                    throw ReportPage.Failure(description: "--mp4 needs the movie: name it with --movie FILE")
+                }
+                try page.video.write(movie: movie, to: film)
+                return Terminal.result(film)
+            }
             try Self.write(page, to: path, movie: movie ?? page.receivedMovie, embeds: embedMovie)
             Terminal.error(printable(page.verdict))
             Terminal.result(path)

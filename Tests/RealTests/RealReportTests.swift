@@ -68,9 +68,32 @@ struct RealReportTests {
         let arms = try #require(result?["arms"] as? [[String: Any]])
         #expect(arms.map { ($0["logged"] as? [Any])?.count ?? 0 }.first ?? 0 > 2)
         #expect(arms.allSatisfy { ($0["frames"] as? NSNumber)?.intValue ?? 0 > 20 })
+        if speed == 1 { try film(page, movie, scratch) }
         // On a telephone as well.
         let narrow = try Network.command("/usr/bin/python3", checker, scratch.path + "/report.html", "--speed", "8", "--width", "500")
         #expect(!narrow.output.contains("wider than the window"), "\(narrow.output.suffix(1_000))")
+    }
+
+    /// ffmpeg's own detector finds each stall of the first arm as a freeze of its length.
+    private func film(_ page: ReportPage, _ movie: String, _ scratch: Scratch) throws {
+        let path = scratch.path + "/film.mp4"
+        try page.video.write(movie: movie, to: path)
+        let events = events(in: scratch.path + "/single")
+        func times(_ type: String) -> [Double] { events.filter { $0["type"] as? String == type }.compactMap { ($0["t_ns"] as? NSNumber)?.doubleValue }.map { $0 / 1e9 } }
+        let (begins, ends) = (times("stall_begin"), times("stall_end"))
+        #expect(begins.count > 1 && begins.count == ends.count)
+        // The left half is the first arm; the clock in its corner runs on.
+        let (_, text) = try Network.command(
+            "ffmpeg", "-nostdin", "-i", path, "-vf", "crop=iw/2:ih/2:0:ih/2,freezedetect=n=0.002:d=0.5", "-map", "0:v", "-f", "null", "-"
+        )
+        func found(_ key: String) -> [Double] {
+            text.split(separator: "\n").filter { $0.contains("lavfi.freezedetect.\(key): ") }.compactMap { $0.split(separator: " ").last.flatMap { Double($0) } }
+        }
+        let starts = found("freeze_start")
+        for (begin, end) in zip(begins, ends) where end - begin > 0.6 {
+            let place = starts.firstIndex { abs($0 - begin) < 0.15 }
+            #expect(place != nil, "no freeze at \(begin): \(starts)")
+        }
     }
 
     @Test("hostile names and values stay text", .enabled(if: plots != nil, "needs uPlot: run tools/setup"))
