@@ -128,7 +128,8 @@ let package = Package(
         .executableTarget(
             name: "tributary",
             dependencies: [
-                "Report", "StandardStages", "PipelineRuntime", "Lab", "Measures", "RateTest", "CaptureFiles", "WireStages", arguments,
+                "Report", "StandardStages", "PipelineRuntime", "Lab", "Measures", "RateTest", "CaptureFiles",
+                "WireStages", arguments,
             ],
             swiftSettings: settings
         ),

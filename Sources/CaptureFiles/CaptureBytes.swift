@@ -18,7 +18,9 @@ public final class CaptureBytes: @unchecked Sendable {
     public init(_ bytes: [UInt8]) {
         count = bytes.count
         let copy = UnsafeMutableRawPointer.allocate(byteCount: max(1, bytes.count), alignment: 8)
-        unsafe bytes.withUnsafeBytes { if $0.count > 0 { unsafe copy.copyMemory(from: $0.baseAddress!, byteCount: $0.count) } }
+        unsafe bytes.withUnsafeBytes {
+            if $0.count > 0 { unsafe copy.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
+        }
         unsafe base = UnsafeRawPointer(copy)
         isMapped = false
     }
@@ -31,8 +33,12 @@ public final class CaptureBytes: @unchecked Sendable {
         guard descriptor >= 0 else { throw CaptureFileError(path: path, reason: systemMessage(errno)) }
         defer { close(descriptor) }
         var status = stat()
-        guard unsafe fstat(descriptor, &status) == 0 else { throw CaptureFileError(path: path, reason: systemMessage(errno)) }
-        guard status.st_mode & S_IFMT == S_IFREG else { throw CaptureFileError(path: path, reason: "not a regular file") }
+        guard unsafe fstat(descriptor, &status) == 0 else {
+            throw CaptureFileError(path: path, reason: systemMessage(errno))
+        }
+        guard status.st_mode & S_IFMT == S_IFREG else {
+            throw CaptureFileError(path: path, reason: "not a regular file")
+        }
         count = Int(status.st_size)
         guard count > 0 else {
             unsafe base = UnsafeRawPointer(UnsafeMutableRawPointer.allocate(byteCount: 1, alignment: 1))
@@ -82,7 +88,11 @@ struct ByteOrder: Sendable {
 
     /// - Precondition: The value lies within `bytes`.
     @inline(__always)
-    func load<Value: FixedWidthInteger & BitwiseCopyable>(_ bytes: RawSpan, _ offset: Int, as _: Value.Type = Value.self)
+    func load<Value: FixedWidthInteger & BitwiseCopyable>(
+        _ bytes: RawSpan,
+        _ offset: Int,
+        as _: Value.Type = Value.self
+    )
         -> Value
     {
         precondition(offset >= 0 && bytes.byteCount &- offset >= MemoryLayout<Value>.size, "outside the bytes")

@@ -184,7 +184,11 @@ public struct CaptureReader {
         case 0x0A0D_0D0A: format = .pcapng
         case 0xA1B2_C3D4, 0xA1B2_3C4D, 0xA1B2_CD34: readHeader(.little, magic)
         case 0xD4C3_B2A1, 0x4D3C_B2A1, 0x34CD_B2A1: readHeader(.big, magic.byteSwapped)
-        default: problem = CaptureProblem(offset: 0, reason: "neither pcap nor pcapng: it begins with \(hexadecimal(magic.byteSwapped))")
+        default:
+            problem = CaptureProblem(
+                offset: 0,
+                reason: "neither pcap nor pcapng: it begins with \(hexadecimal(magic.byteSwapped))"
+            )
         }
     }
 
@@ -251,14 +255,19 @@ public struct CaptureReader {
         let bytes = file.span
         let left = bytes.byteCount - offset
         guard left > 0 else { return nil }
-        guard left >= recordHeader else { return stop(offset, "a packet's header has \(left) of \(recordHeader) bytes") }
+        guard left >= recordHeader else {
+            return stop(offset, "a packet's header has \(left) of \(recordHeader) bytes")
+        }
         let seconds: UInt32 = order.load(bytes, offset)
         let fraction: UInt32 = order.load(bytes, offset + 4)
         var captured: UInt32 = order.load(bytes, offset + 8)
         var original: UInt32 = order.load(bytes, offset + 12)
         if isSwappedLengths { swap(&captured, &original) }
         guard captured <= Self.longestCapture else {
-            return stop(offset + 8, "a packet of \(captured) captured bytes; at most \(Self.longestCapture) are believed")
+            return stop(
+                offset + 8,
+                "a packet of \(captured) captured bytes; at most \(Self.longestCapture) are believed"
+            )
         }
         let begin = offset + recordHeader
         guard bytes.byteCount - begin >= Int(captured) else {
@@ -309,7 +318,10 @@ public struct CaptureReader {
             }
             let length = Int(order.load(bytes, begin + 4, as: UInt32.self))
             guard length >= 12, length % 4 == 0, length <= Self.longestBlock else {
-                return stop(begin + 4, "a block of \(length) bytes; expected a multiple of 4 from 12 to \(Self.longestBlock)")
+                return stop(
+                    begin + 4,
+                    "a block of \(length) bytes; expected a multiple of 4 from 12 to \(Self.longestBlock)"
+                )
             }
             guard length <= left else { return stop(begin, "a block has \(left) of its \(length) bytes") }
             let trailer = Int(order.load(bytes, begin + length - 4, as: UInt32.self))
@@ -339,7 +351,10 @@ public struct CaptureReader {
         )
         // 1.2 differs from 1.0 in nothing (it was written by mistake).
         guard major == 1, minor == 0 || minor == 2 else {
-            problem = CaptureProblem(offset: body.lowerBound + 4, reason: "pcapng version \(major).\(minor) is not known; expected 1.0")
+            problem = CaptureProblem(
+                offset: body.lowerBound + 4,
+                reason: "pcapng version \(major).\(minor) is not known; expected 1.0"
+            )
             return
         }
         sectionCount += 1
@@ -378,7 +393,8 @@ public struct CaptureReader {
                 let raw = bytes.byte(value.lowerBound)
                 let resolution = TimeResolution(exponent: raw & 0x7F, isBinary: raw & 0x80 != 0)
                 if resolution.exponent > (resolution.isBinary ? 63 : 18) {
-                    reason = "times in \(resolution.isBinary ? "2" : "10")^-\(resolution.exponent) seconds; at most "
+                    reason =
+                        "times in \(resolution.isBinary ? "2" : "10")^-\(resolution.exponent) seconds; at most "
                         + "\(resolution.isBinary ? "2^-63" : "10^-18") is read"
                 } else {
                     interface.resolution = resolution
@@ -416,7 +432,9 @@ public struct CaptureReader {
             }
         }
         interfaces[index].statistics = statistics
-        let units = UInt64(order.load(bytes, body.lowerBound + 4, as: UInt32.self)) << 32 | UInt64(order.load(bytes, body.lowerBound + 8, as: UInt32.self))
+        let units =
+            UInt64(order.load(bytes, body.lowerBound + 4, as: UInt32.self)) << 32
+            | UInt64(order.load(bytes, body.lowerBound + 8, as: UInt32.self))
         let (resolution, offset) = (interfaces[index].resolution, interfaces[index].timeOffset)
         guard let time = resolution.nanoseconds(units, offset: offset) else { return }
         interfaces[index].statisticsComments += comments.map { StatisticsComment(time: time, text: $0) }
@@ -430,17 +448,27 @@ public struct CaptureReader {
         }
         let begin = body.lowerBound
         let index =
-            sectionBegin + (isObsolete ? Int(order.load(bytes, begin, as: UInt16.self)) : Int(order.load(bytes, begin, as: UInt32.self)))
+            sectionBegin
+            + (isObsolete
+                ? Int(order.load(bytes, begin, as: UInt16.self)) : Int(order.load(bytes, begin, as: UInt32.self)))
         guard index < interfaces.count else {
-            fail(body, "a packet of interface \(index - sectionBegin), and \(interfaces.count - sectionBegin) are described")
+            fail(
+                body,
+                "a packet of interface \(index - sectionBegin), and \(interfaces.count - sectionBegin) are described"
+            )
             return nil
         }
-        let units = UInt64(order.load(bytes, begin + 4, as: UInt32.self)) << 32 | UInt64(order.load(bytes, begin + 8, as: UInt32.self))
+        let units =
+            UInt64(order.load(bytes, begin + 4, as: UInt32.self)) << 32
+            | UInt64(order.load(bytes, begin + 8, as: UInt32.self))
         let captured = Int(order.load(bytes, begin + 12, as: UInt32.self))
         let original = Int(order.load(bytes, begin + 16, as: UInt32.self))
         let padded = (captured + 3) & ~3
         guard captured <= Self.longestCapture, padded <= body.count - 20 else {
-            fail(body, "a packet of \(captured) captured bytes in a block that has room for \(min(body.count - 20, Self.longestCapture))")
+            fail(
+                body,
+                "a packet of \(captured) captured bytes in a block that has room for \(min(body.count - 20, Self.longestCapture))"
+            )
             return nil
         }
         var packet = CapturedPacket(
@@ -482,7 +510,9 @@ public struct CaptureReader {
     ///
     /// - Returns: What does not fit, if something does not.
     @discardableResult
-    private func readOptions(_ range: Range<Int>, _ order: ByteOrder, each: (UInt16, Range<Int>) -> Void) -> CaptureProblem? {
+    private func readOptions(_ range: Range<Int>, _ order: ByteOrder, each: (UInt16, Range<Int>) -> Void)
+        -> CaptureProblem?
+    {
         var place = range.lowerBound
         while range.upperBound - place >= 4 {
             let code: UInt16 = order.load(file.span, place)
@@ -490,7 +520,10 @@ public struct CaptureReader {
             guard code != 0 else { return nil }
             guard length <= range.upperBound - place - 4 else {
                 let room = range.upperBound - place - 4
-                return CaptureProblem(offset: place, reason: "an option of \(length) bytes where \(room) are left of its block")
+                return CaptureProblem(
+                    offset: place,
+                    reason: "an option of \(length) bytes where \(room) are left of its block"
+                )
             }
             each(code, place + 4..<place + 4 + length)
             place += 4 + (length + 3) & ~3

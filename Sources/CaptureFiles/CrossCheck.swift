@@ -36,7 +36,10 @@ public struct TapReport: Sendable {
     /// Packets that the kernel took, did not drop, and that are not in the capture; `nil` if nobody counted.
     public var unread: Int64? {
         guard let received else { return nil }
-        return difference(difference(Int64(clamping: received), Int64(clamping: dropped ?? 0)), Int64(clamping: delivered))
+        return difference(
+            difference(Int64(clamping: received), Int64(clamping: dropped ?? 0)),
+            Int64(clamping: delivered)
+        )
     }
 }
 
@@ -296,14 +299,20 @@ public struct CrossCheck: Sendable {
         if facts.contains(.received) {
             histograms.kernelToApplication.record(Int64(entry.readDelta))
             if facts.contains(.readBeforeStamp) { readBeforeStamped.note(id, sequence) }
-            if facts.contains(.sent) { histograms.applicationToApplication.record(difference(entry.kernel &+ Int64(entry.readDelta), entry.before)) }
+            if facts.contains(.sent) {
+                histograms.applicationToApplication.record(
+                    difference(entry.kernel &+ Int64(entry.readDelta), entry.before)
+                )
+            }
         }
     }
 
     /// Whether each datagram's drop counter is the number of those that came in before it and were not received.
     private mutating func attribute(_ found: [(time: Int64, sequence: UInt64, entry: JoinedDatagram)], _ id: UInt32) {
         var arrivals = found
-        if !zip(arrivals, arrivals.dropFirst()).allSatisfy({ $0.time <= $1.time }) { arrivals.sort { $0.time < $1.time } }
+        if !zip(arrivals, arrivals.dropFirst()).allSatisfy({ $0.time <= $1.time }) {
+            arrivals.sort { $0.time < $1.time }
+        }
         var missing: UInt32 = 0
         for arrival in arrivals {
             guard arrival.entry.facts.contains(.received) else {
@@ -334,8 +343,11 @@ public struct CrossCheck: Sendable {
         var tapDropped: UInt64 = 0
         var sampled: [String] = []
         // The loopback's tap stands on both sides; it is one.
-        for (index, tap) in taps.enumerated() where !taps[..<index].contains(where: { $0.name == tap.name && $0.delivered == tap.delivered }) {
-            if !tap.sawBeginning { doubts.append("the tap at \(tap.name) is not shown to have been live when traffic began") }
+        for (index, tap) in taps.enumerated()
+        where !taps[..<index].contains(where: { $0.name == tap.name && $0.delivered == tap.delivered }) {
+            if !tap.sawBeginning {
+                doubts.append("the tap at \(tap.name) is not shown to have been live when traffic began")
+            }
             if !tap.sawEnd { doubts.append("the tap at \(tap.name) is not shown to have been live to the end") }
             if let unread = tap.unread, unread != 0 {
                 doubts.append("the tap at \(tap.name) leaves \(unread) packets that the kernel gave it unaccounted for")
@@ -354,24 +366,34 @@ public struct CrossCheck: Sendable {
         }
         if wireOut == 0, wireIn == 0 { doubts.append("the taps saw no datagram of these logs") }
         if sent == 0, received == 0 { doubts.append("there is no log to confirm") }
-        if clockSteps > 0 { doubts.append("the clock was set \(clockSteps) time\(clockSteps == 1 ? "" : "s") during the run") }
+        if clockSteps > 0 {
+            doubts.append("the clock was set \(clockSteps) time\(clockSteps == 1 ? "" : "s") during the run")
+        }
         if case .twoHosts(let bound, let skew) = clocks {
             if bound == .max { doubts.append("the clocks of the two hosts could not be brought together") }
             if abs(skew) > 200e-6 {
-                doubts.append("the two clocks differ by \(Int(max(-1e9, min(1e9, (skew * 1e6).rounded())))) ppm: one of them is being set")
+                doubts.append(
+                    "the two clocks differ by \(Int(max(-1e9, min(1e9, (skew * 1e6).rounded())))) ppm: one of them is being set"
+                )
             }
         }
 
         // Sets.
         if hasInferred, receivedOnly.count > 0 {
-            doubts.append("the numbers in super-packets were inferred and do not fit: capture with a larger snaplen, or with 'gro: false'")
+            doubts.append(
+                "the numbers in super-packets were inferred and do not fit: capture with a larger snaplen, or with 'gro: false'"
+            )
         } else if receivedOnly.count > Int64(clamping: tapDropped) {
             wrong.append(
                 "\(receivedOnly.count) datagrams are in the receive log and were never seen to come in"
-                    + (seenLeaving(join) ? ": the capture at the receiver lacks them, or the receive log invents them" : ": the receive log is wrong")
+                    + (seenLeaving(join)
+                        ? ": the capture at the receiver lacks them, or the receive log invents them"
+                        : ": the receive log is wrong")
             )
         }
-        if unsent.count > 0 { wrong.append("\(unsent.count) datagrams left that are not in the send log: the send log is wrong") }
+        if unsent.count > 0 {
+            wrong.append("\(unsent.count) datagrams left that are not in the send log: the send log is wrong")
+        }
         judgeQueue(counters, tapDropped, &wrong, &doubts)
         judgeSocket(counters, tapDropped, &wrong, &doubts)
         if loggedTwice.count > 0 { wrong.append("\(loggedTwice.count) datagrams are logged twice and came once") }
@@ -382,7 +404,10 @@ public struct CrossCheck: Sendable {
         // Times.
         judgeTimes(join, &wrong, &doubts)
 
-        let seen = [hasOut && hasSendLog ? ratio(sent - sentOnly.count, sent) : 1, hasIn && hasReceiveLog ? ratio(received - receivedOnly.count, received) : 1]
+        let seen = [
+            hasOut && hasSendLog ? ratio(sent - sentOnly.count, sent) : 1,
+            hasIn && hasReceiveLog ? ratio(received - receivedOnly.count, received) : 1,
+        ]
         coverage = seen.min() ?? 0
         if wireOut == 0 && wireIn == 0 { coverage = 0 }
         if tapDropped > 0, coverage < 0.99 {
@@ -418,7 +443,9 @@ public struct CrossCheck: Sendable {
         guard sentOnly.count > 0 || counters.queueDropped ?? 0 > 0, hasOut, hasSendLog else { return }
         guard let dropped = counters.queueDropped else {
             if sentOnly.count > Int64(clamping: tapDropped) {
-                doubts.append("\(sentOnly.count) datagrams were sent and not seen to leave, and nobody counted what the queue dropped")
+                doubts.append(
+                    "\(sentOnly.count) datagrams were sent and not seen to leave, and nobody counted what the queue dropped"
+                )
             }
             return
         }
@@ -441,7 +468,9 @@ public struct CrossCheck: Sendable {
         guard hasIn, hasReceiveLog else { return }
         guard let dropped = counters.socketDropped else {
             if wireOnly.count > counters.unread {
-                doubts.append("\(wireOnly.count) datagrams came in and were not received, and nobody counted what the socket dropped")
+                doubts.append(
+                    "\(wireOnly.count) datagrams came in and were not received, and nobody counted what the socket dropped"
+                )
             }
             return
         }
@@ -455,18 +484,25 @@ public struct CrossCheck: Sendable {
             if deviation > 0, wireOnly.count / 128 <= expected { return }
         }
         if hasInferred {
-            doubts.append("the numbers in super-packets were inferred and do not fit: capture with a larger snaplen, or with 'gro: false'")
+            doubts.append(
+                "the numbers in super-packets were inferred and do not fit: capture with a larger snaplen, or with 'gro: false'"
+            )
             return
         }
         // With each datagram comes the counter's value: it knows which log is wrong.
         let counterAgrees = dropsUnattributed.count == 0 && dropsAttributed > 0
-        let story = "\(wireOnly.count) datagrams came in and are not in the receive log, and the socket dropped \(expected)"
+        let story =
+            "\(wireOnly.count) datagrams came in and are not in the receive log, and the socket dropped \(expected)"
         if counterAgrees, deviation != 0 {
             wrong.append("\(story): the drop counter is wrong, each datagram's own agrees with the wire")
         } else if deviation < 0 {
             wrong.append("\(story): the receive log invents some, or the capture lacks them")
         } else {
-            wrong.append("\(story): the receive log is wrong" + (dropsUnattributed.count > 0 ? ", from sequence \(dropsUnattributed.examples[0].sequence) on" : ""))
+            wrong.append(
+                "\(story): the receive log is wrong"
+                    + (dropsUnattributed.count > 0
+                        ? ", from sequence \(dropsUnattributed.examples[0].sequence) on" : "")
+            )
         }
     }
 
@@ -475,7 +511,9 @@ public struct CrossCheck: Sendable {
             guard check.count > 0 else { return }
             // One log's times are wrong here and there; a clock that was set is wrong from then on.
             if check.count >= 10, isRun(check, of) {
-                doubts.append("\(words) in \(check.count) datagrams without a break, by up to \(nanoseconds(check.worst)): a clock was set")
+                doubts.append(
+                    "\(words) in \(check.count) datagrams without a break, by up to \(nanoseconds(check.worst)): a clock was set"
+                )
             } else {
                 wrong.append("\(words) in \(check.count) datagrams, by up to \(nanoseconds(check.worst)): \(log)")
             }
@@ -483,7 +521,12 @@ public struct CrossCheck: Sendable {
         judge(leftBeforeSent, wireOut, "the send log's time is after the wire's", "the send log is wrong")
         judge(leftAfterReturn, wireOut, "the wire's time is after the call returned", "the send log is wrong")
         judge(cameBeforeLeft, wireIn, "the receiver's tap is before the sender's", "one of the taps is wrong")
-        judge(readBeforeStamped, received, "the application had it before the kernel's stamp", "the receive log is wrong")
+        judge(
+            readBeforeStamped,
+            received,
+            "the application had it before the kernel's stamp",
+            "the receive log is wrong"
+        )
         judge(stampedBeforeCame, received, "the kernel's stamp is before the wire's", "the receive log is wrong")
         // A stamp that is not the tap's own: on one host both read the same field of the packet.
         let late = stampsDiffer.count - stampedBeforeCame.count
@@ -524,10 +567,14 @@ private struct Histograms: ~Copyable {
 
         func delay(_ name: String, _ bound: Int64) -> CheckDelay? {
             guard count > 0 else { return nil }
-            func quantile(_ fraction: Double) -> Int64 { max(least, min(greatest, Int64(clamping: histogram.quantile(fraction) ?? 0))) }
+            func quantile(_ fraction: Double) -> Int64 {
+                max(least, min(greatest, Int64(clamping: histogram.quantile(fraction) ?? 0)))
+            }
             var delay = CheckDelay(name: name)
             (delay.count, delay.least, delay.mean, delay.greatest) = (count, least, sum / Double(count), greatest)
-            (delay.p50, delay.p90, delay.p99, delay.p999) = (quantile(0.5), quantile(0.9), quantile(0.99), quantile(0.999))
+            (delay.p50, delay.p90, delay.p99, delay.p999) = (
+                quantile(0.5), quantile(0.9), quantile(0.99), quantile(0.999)
+            )
             delay.bound = bound
             return delay
         }

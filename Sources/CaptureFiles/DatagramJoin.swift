@@ -101,7 +101,9 @@ public struct DatagramJoin: Sendable {
             if sequence >= base, sequence - base < room || (sequence - base == have && sparse.isEmpty) {
                 while UInt64(dense.count) <= sequence - base {
                     let key = base + UInt64(dense.count)
-                    dense.append(sparse.isEmpty ? JoinedDatagram() : sparse.removeValue(forKey: key) ?? JoinedDatagram())
+                    dense.append(
+                        sparse.isEmpty ? JoinedDatagram() : sparse.removeValue(forKey: key) ?? JoinedDatagram()
+                    )
                 }
                 return body(&dense[Int(sequence - base)])
             }

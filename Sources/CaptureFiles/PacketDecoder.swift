@@ -121,7 +121,13 @@ public enum PacketDecoder {
     }
 
     /// What the EtherType says, through a stack of VLAN tags.
-    private static func network(_ first: UInt16, _ bytes: RawSpan, _ begin: Int, _ frame: Int, _ packet: inout DecodedPacket) {
+    private static func network(
+        _ first: UInt16,
+        _ bytes: RawSpan,
+        _ begin: Int,
+        _ frame: Int,
+        _ packet: inout DecodedPacket
+    ) {
         var (type, place) = (first, begin)
         while type == 0x8100 || type == 0x88A8 || type == 0x9100 {
             guard Int(packet.vlanCount) < mostTags else { return packet.outcome = .unsupportedLink }

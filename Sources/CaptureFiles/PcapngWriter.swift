@@ -24,7 +24,9 @@ public final class PcapngWriter {
     ///
     /// - Parameter replacing: Whether a file that is there is written over.
     /// - Throws: ``CaptureFileError`` if it is there already, or cannot be made.
-    public init(_ path: String, application: String, comments: [String] = [], replacing: Bool = false) throws(CaptureFileError) {
+    public init(_ path: String, application: String, comments: [String] = [], replacing: Bool = false)
+        throws(CaptureFileError)
+    {
         self.path = path
         if replacing { unsafe unlink(path) }
         descriptor = unsafe open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0o600)
@@ -130,7 +132,11 @@ public final class PcapngWriter {
         while written < used, failure == nil {
             let count = unsafe write(descriptor, buffer.baseAddress! + written, used - written)
             if count < 0, errno == EINTR { continue }
-            if count <= 0 { failure = CaptureFileError(path: path, reason: systemMessage(errno)) } else { written += count }
+            if count <= 0 {
+                failure = CaptureFileError(path: path, reason: systemMessage(errno))
+            } else {
+                written += count
+            }
         }
         used = 0
     }
@@ -175,7 +181,9 @@ private struct BlockBody {
     var hasOptions = false
 
     private mutating func integer(_ value: some FixedWidthInteger, _ count: Int) {
-        for index in 0..<count { bytes.append(UInt8(truncatingIfNeeded: UInt64(truncatingIfNeeded: value) >> (8 * index))) }
+        for index in 0..<count {
+            bytes.append(UInt8(truncatingIfNeeded: UInt64(truncatingIfNeeded: value) >> (8 * index)))
+        }
     }
     mutating func u16(_ value: UInt16) { integer(value, 2) }
     mutating func u32(_ value: UInt32) { integer(value, 4) }

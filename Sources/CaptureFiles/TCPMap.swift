@@ -86,7 +86,9 @@ public struct TCPStream: Sendable {
             duplicateByteCount += Int64(length) - new
             if new == Int64(length), begin < highest { holeFillCount += 1 }
             highest = max(highest, end)
-        } else if !isSYN, flags & TCPFlag.fin == 0, relative - 1 == highest - 1, let acknowledged, acknowledged >= highest {
+        } else if !isSYN, flags & TCPFlag.fin == 0, relative - 1 == highest - 1, let acknowledged,
+            acknowledged >= highest
+        {
             keepAliveCount += 1
         }
         if isRetransmission { retransmittedSegmentCount += 1 }
@@ -158,7 +160,9 @@ public struct TCPMap: Sendable {
     ///
     /// - Returns: Index of its connection and whether it goes from its `a`; `nil` if there are too many.
     @discardableResult
-    public mutating func add(_ packet: DecodedPacket, _ bytes: RawSpan, time: Int64) -> (connection: Int, isFromA: Bool)? {
+    public mutating func add(_ packet: DecodedPacket, _ bytes: RawSpan, time: Int64) -> (
+        connection: Int, isFromA: Bool
+    )? {
         let from = Endpoint(address: packet.source, port: packet.sourcePort)
         let to = Endpoint(address: packet.destination, port: packet.destinationPort)
         var place: (connection: Int, isFromA: Bool)?

@@ -86,7 +86,8 @@ public struct ChunkTable: Sendable {
             func field(_ column: Int) -> String { fields[places[column] ?? 0] }
             func time(_ column: Int) -> Int64? { Int64(field(column)) }
             guard let chunk = UInt64(field(0)), let byteCount = UInt64(field(2)), let requested = time(3),
-                let firstByte = time(4), let done = time(5), done >= 0, let duplicates = UInt64(field(6)), let offset = UInt64(field(7))
+                let firstByte = time(4), let done = time(5), done >= 0, let duplicates = UInt64(field(6)),
+                let offset = UInt64(field(7))
             else {
                 bad(file, index, "expected whole numbers, found '\(shortened(line))'")
                 continue

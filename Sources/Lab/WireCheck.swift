@@ -70,7 +70,9 @@ public struct WireCheck: Sendable {
             let run = RunReading.json(path + "/run.json") ?? [:]
             let host = run["boot_id"] as? String ?? run["host"] as? String ?? ""
             let origin = (run["origin_realtime_ns"] as? NSNumber)?.int64Value ?? 0
-            read.append(Folder(path: path, host: host, origin: origin, summary: RunReading.json(path + "/summary.json") ?? [:]))
+            read.append(
+                Folder(path: path, host: host, origin: origin, summary: RunReading.json(path + "/summary.json") ?? [:])
+            )
             for name in names.sorted() {
                 if name.hasPrefix("wire-"), name.hasSuffix(".pcapng") { all.append(Capture(path: path + "/" + name)) }
                 if name.hasPrefix("datagrams"), name.hasSuffix(".log") { logs.append((path + "/" + name, host)) }
@@ -78,7 +80,8 @@ public struct WireCheck: Sendable {
         }
         guard !all.isEmpty else {
             throw Unreadable(
-                description: "\(folders.joined(separator: ", ")): no capture is here; add 'observers: [ { type: pcap, interface: IF } ]' "
+                description:
+                    "\(folders.joined(separator: ", ")): no capture is here; add 'observers: [ { type: pcap, interface: IF } ]' "
                     + "to the pipeline, or name a capture with --capture"
             )
         }
@@ -88,7 +91,9 @@ public struct WireCheck: Sendable {
         for capture in all {
             do throws(CaptureFileError) {
                 let source = try WireSource(capture.path, role: capture.role, into: &join)
-                if let problem = source.problem { warnings.append("\(capture.path): \(problem); what comes before is used") }
+                if let problem = source.problem {
+                    warnings.append("\(capture.path): \(problem); what comes before is used")
+                }
                 sources.append(source)
             } catch { throw Unreadable(description: "\(error)") }
         }
@@ -100,11 +105,17 @@ public struct WireCheck: Sendable {
                 continue
             }
             let problem = DatagramRecord.read(bytes.span) { side, record in
-                if side == .sent { hosts.sender[record.flow] = log.host } else { hosts.receiver[record.flow] = log.host }
+                if side == .sent {
+                    hosts.sender[record.flow] = log.host
+                } else {
+                    hosts.receiver[record.flow] = log.host
+                }
                 Self.add(side, record, to: &join)
             }
             if let problem { warnings.append("\(log.path): \(problem)") }
-            if let problem, problem.hasPrefix("byte 0:") || problem.hasPrefix("byte 12:") { runDoubts.append("\(log.path): \(problem)") }
+            if let problem, problem.hasPrefix("byte 0:") || problem.hasPrefix("byte 12:") {
+                runDoubts.append("\(log.path): \(problem)")
+            }
         }
         clocks = Self.meetClocks(&join, hosts)
         self.join = join
@@ -135,7 +146,8 @@ public struct WireCheck: Sendable {
             let pipelines = folder.summary["pipelines"] as? [String: Any] ?? [:]
             return pipelines.contains { pipeline, value in
                 let stages = (value as? [String: Any])?["stages"] as? [String: Any] ?? [:]
-                return stages.keys.contains { $0.hasPrefix(name) } && FileManager.default.fileExists(atPath: folder.path + "/datagrams-\(pipeline).log")
+                return stages.keys.contains { $0.hasPrefix(name) }
+                    && FileManager.default.fileExists(atPath: folder.path + "/datagrams-\(pipeline).log")
             }
         }
     }
@@ -153,7 +165,13 @@ public struct WireCheck: Sendable {
             let sequence = record.sequence &+ index
             switch side {
             case .sent:
-                join.addSent(flow: record.flow, sequence: sequence, length: length, before: record.first, after: record.second)
+                join.addSent(
+                    flow: record.flow,
+                    sequence: sequence,
+                    length: length,
+                    before: record.first,
+                    after: record.second
+                )
             case .received:
                 join.addReceived(
                     flow: record.flow,
@@ -209,7 +227,10 @@ public struct WireCheck: Sendable {
                     func number(_ key: String) -> Int64 {
                         max(0, min(1 << 62, ((stage as? [String: Any])?[key] as? NSNumber)?.int64Value ?? 0))
                     }
-                    counters.socketDropped = min(1 << 60, (counters.socketDropped ?? 0) + min(1 << 60, number("socket_dropped")))
+                    counters.socketDropped = min(
+                        1 << 60,
+                        (counters.socketDropped ?? 0) + min(1 << 60, number("socket_dropped"))
+                    )
                     counters.unread = min(1 << 60, counters.unread + min(1 << 60, number("unread_at_close")))
                     let closed = number("closed_realtime_ns")
                     if closed > 0 { counters.receiverClosed = max(counters.receiverClosed ?? 0, closed) }
@@ -217,7 +238,9 @@ public struct WireCheck: Sendable {
             }
         }
         for source in sources where source.role != "rx" {
-            if let dropped = source.queueDropped { counters.queueDropped = min(1 << 60, (counters.queueDropped ?? 0) + dropped) }
+            if let dropped = source.queueDropped {
+                counters.queueDropped = min(1 << 60, (counters.queueDropped ?? 0) + dropped)
+            }
         }
     }
 
@@ -227,7 +250,9 @@ public struct WireCheck: Sendable {
     private static let clockReading: Int64 = 1_000
 
     private mutating func checkChunks(_ folder: Folder, _ sources: [WireSource]) {
-        guard let table = try? ChunkTable(path: folder.path), !table.rows.isEmpty, table.rows[0].chunk != nil else { return }
+        guard let table = try? ChunkTable(path: folder.path), !table.rows.isEmpty, table.rows[0].chunk != nil else {
+            return
+        }
         let names = addresses(folder)
         var whole = ByteTimeline()
         var own: [String: ByteTimeline] = [:]
@@ -289,14 +314,18 @@ public struct WireCheck: Sendable {
     private func addresses(_ folder: Folder) -> [String: String] {
         var names: [String: String] = [:]
         for source in fetched(folder) {
-            if let address = source["address"] as? String, let name = source["name"] as? String { names[address] = name }
+            if let address = source["address"] as? String, let name = source["name"] as? String {
+                names[address] = name
+            }
         }
         return names
     }
 
     private func sourceBytes(_ folder: Folder) -> [(name: String, bytes: Int64)] {
         fetched(folder).compactMap { source in
-            guard let name = source["name"] as? String, let bytes = (source["bytes"] as? NSNumber)?.int64Value else { return nil }
+            guard let name = source["name"] as? String, let bytes = (source["bytes"] as? NSNumber)?.int64Value else {
+                return nil
+            }
             return (name, bytes)
         }
     }
@@ -311,19 +340,28 @@ public struct WireCheck: Sendable {
         }
         if !chunks.isEmpty {
             var doubts = runDoubts
-            if lostStreams > 0 { doubts.append("\(lostStreams) TCP streams could not be followed to their end: capture whole packets") }
+            if lostStreams > 0 {
+                doubts.append("\(lostStreams) TCP streams could not be followed to their end: capture whole packets")
+            }
             var dropped: UInt64 = 0
             for (index, tap) in taps.enumerated() where !taps[..<index].contains(where: { $0.name == tap.name }) {
-                if !tap.sawBeginning || !tap.sawEnd { doubts.append("the tap at \(tap.name) is not shown to have been live all the time") }
-                if let unread = tap.unread, unread != 0 { doubts.append("the tap at \(tap.name) leaves \(unread) packets unaccounted for") }
+                if !tap.sawBeginning || !tap.sawEnd {
+                    doubts.append("the tap at \(tap.name) is not shown to have been live all the time")
+                }
+                if let unread = tap.unread, unread != 0 {
+                    doubts.append("the tap at \(tap.name) leaves \(unread) packets unaccounted for")
+                }
                 dropped = max(dropped, tap.dropped ?? 0)
             }
             if steps > 0 { doubts.append("the clock was set during the run") }
             let unseen = connections.reduce(0) { $0 + $1.fromA.acknowledgedUnseen + $1.fromB.acknowledgedUnseen }
-            if unseen > 0, dropped == 0 { doubts.append("\(unseen) bytes were acknowledged and never seen: the capture lacks them") }
+            if unseen > 0, dropped == 0 {
+                doubts.append("\(unseen) bytes were acknowledged and never seen: the capture lacks them")
+            }
             if chunks.allSatisfy({ $0.firstByte == nil }) { doubts.append("the taps saw none of the movie's bytes") }
             let seen = Double(chunks.count { $0.lastByte != nil }) / Double(chunks.count)
-            let isLossOfTap = dropped > 0 && wrongChunks.allSatisfy { $0.reason.contains("not seen whole") || $0.chunk == .max }
+            let isLossOfTap =
+                dropped > 0 && wrongChunks.allSatisfy { $0.reason.contains("not seen whole") || $0.chunk == .max }
             if !doubts.isEmpty {
                 verdicts.append(.inconclusive)
                 reasons += doubts
@@ -336,7 +374,9 @@ public struct WireCheck: Sendable {
                 )
             } else if dropped > 0 {
                 verdicts.append(seen >= 0.99 ? .confirmedSample : .inconclusive)
-                reasons.append("the taps dropped \(dropped) packets; \(Int(seen * 100)) % of the chunks were seen whole")
+                reasons.append(
+                    "the taps dropped \(dropped) packets; \(Int(seen * 100)) % of the chunks were seen whole"
+                )
             } else {
                 verdicts.append(.confirmed)
             }
@@ -344,7 +384,8 @@ public struct WireCheck: Sendable {
         if verdicts.isEmpty { reasons.append("there is no log to confirm") }
         let order: [Verdict] = [.inconclusive, .contradicted, .confirmedSample, .confirmed]
         // What is contradicted stays so, whatever else cannot be said.
-        verdict = verdicts.contains(.contradicted) ? .contradicted : order.first { verdicts.contains($0) } ?? .inconclusive
+        verdict =
+            verdicts.contains(.contradicted) ? .contradicted : order.first { verdicts.contains($0) } ?? .inconclusive
     }
 }
 

@@ -76,7 +76,11 @@ struct WireSource {
             if firstTime == nil { firstTime = time }
             lastTime = time
             let bytes = reader.file.span.extracting(packet.bytes)
-            let decoded = PacketDecoder.decode(bytes, originalLength: packet.originalLength, linkType: interface.linkType)
+            let decoded = PacketDecoder.decode(
+                bytes,
+                originalLength: packet.originalLength,
+                linkType: interface.linkType
+            )
             switch decoded.outcome {
             case .transport where decoded.protocolNumber == 17:
                 switch takeDatagram(decoded, bytes, time, side ?? "both", &join) {
@@ -166,10 +170,14 @@ struct WireSource {
         _ side: String,
         _ join: inout DatagramJoin
     ) -> Kind {
-        guard packet.payloadOffset <= bytes.byteCount, let header = try? WireHeader.read(bytes, at: packet.payloadOffset) else {
+        guard packet.payloadOffset <= bytes.byteCount,
+            let header = try? WireHeader.read(bytes, at: packet.payloadOffset)
+        else {
             return .foreign
         }
-        guard header.type == .data else { return header.type == .ping && packet.payloadLength == WireHeader.byteCount ? .probe : .data }
+        guard header.type == .data else {
+            return header.type == .ping && packet.payloadLength == WireHeader.byteCount ? .probe : .data
+        }
         // A first fragment's datagram is longer than the fragment.
         let length = packet.hasMoreFragments ? max(0, packet.udpLength - 8) : packet.payloadLength
         // UDP has no longer one, and what a header says is no order to make room.
@@ -189,7 +197,9 @@ struct WireSource {
                 time: time
             )
             // It has come in when it is whole: the kernel stamps it then, and drops it otherwise.
-            if side != "rx" { join.addWire(.out, flow: header.flow, sequence: header.sequence, length: length, time: time) }
+            if side != "rx" {
+                join.addWire(.out, flow: header.flow, sequence: header.sequence, length: length, time: time)
+            }
             return .data
         }
         let isSuper = length > stride
@@ -214,10 +224,26 @@ struct WireSource {
             let isInferred = own == nil && index > 0
             if own.map({ $0.type == .data }) ?? true {
                 if side != "rx" {
-                    join.addWire(.out, flow: flow, sequence: sequence, length: size, time: time, isSuperPacket: isSuper, isInferred: isInferred)
+                    join.addWire(
+                        .out,
+                        flow: flow,
+                        sequence: sequence,
+                        length: size,
+                        time: time,
+                        isSuperPacket: isSuper,
+                        isInferred: isInferred
+                    )
                 }
                 if side != "tx" {
-                    join.addWire(.in, flow: flow, sequence: sequence, length: size, time: time, isSuperPacket: isSuper, isInferred: isInferred)
+                    join.addWire(
+                        .in,
+                        flow: flow,
+                        sequence: sequence,
+                        length: size,
+                        time: time,
+                        isSuperPacket: isSuper,
+                        isInferred: isInferred
+                    )
                 }
                 if let own { note(own, packet, size - WireHeader.byteCount, time) }
             }
@@ -243,7 +269,12 @@ struct WireSource {
         return servers.count - 1
     }
 
-    private mutating func takeFragment(_ packet: DecodedPacket, _ time: Int64, _ side: String, _ join: inout DatagramJoin) {
+    private mutating func takeFragment(
+        _ packet: DecodedPacket,
+        _ time: Int64,
+        _ side: String,
+        _ join: inout DatagramJoin
+    ) {
         let key = FragmentKey(source: packet.source, destination: packet.destination, id: packet.identification)
         guard var pending = fragments[key] else { return }
         pending.left -= packet.payloadLength
@@ -385,7 +416,8 @@ struct DatagramKey {
     var sequence: UInt64
 
     init?(_ bytes: RawSpan, _ packet: DecodedPacket) {
-        guard packet.payloadOffset <= bytes.byteCount, let header = try? WireHeader.read(bytes, at: packet.payloadOffset),
+        guard packet.payloadOffset <= bytes.byteCount,
+            let header = try? WireHeader.read(bytes, at: packet.payloadOffset),
             header.type == .data
         else { return nil }
         (flow, sequence) = (header.flow, header.sequence)

@@ -96,7 +96,9 @@ public final class UDPReceive: Capture, Summarizing {
         self.options = options
         self.context = context
         // Known before it is bound: an observer that captures starts before.
-        if case .open = options.socket, let word = options.listen.split(separator: ":").last, let port = UInt16(word), port > 0 {
+        if case .open = options.socket, let word = options.listen.split(separator: ":").last, let port = UInt16(word),
+            port > 0
+        {
             SocketBoard.of(context.shared).note(.init(transport: "udp", address: nil, port: port))
         }
     }

@@ -40,7 +40,9 @@ public final class SocketBoard {
             terms = ["(portrange \(ports.min() ?? 0)-\(ports.max() ?? .max))"]
         }
         for host in hosts.prefix(16) {
-            terms.append(host.contains(":") ? "(ip6 proto 44 and host \(host))" : "(ip[6:2] & 0x1fff != 0 and host \(host))")
+            terms.append(
+                host.contains(":") ? "(ip6 proto 44 and host \(host))" : "(ip[6:2] & 0x1fff != 0 and host \(host))"
+            )
         }
         return terms.joined(separator: " or ")
     }

@@ -38,7 +38,8 @@ struct ReportData {
             (key: "title", value: .text(story.title)), (key: "sources", value: .list(story.sources.map { .text($0) })),
             (key: "segments", value: .list(segments)), (key: "bytes", value: .integer(story.objectByteCount)),
             (key: "media", value: .integer(story.mediaLength / Self.unit)),
-            (key: "chunks", value: chunks(rows, story, places)), (key: "bins", value: .list(Self.binWidths.compactMap { bins(story, $0) })),
+            (key: "chunks", value: chunks(rows, story, places)),
+            (key: "bins", value: .list(Self.binWidths.compactMap { bins(story, $0) })),
             (key: "buffer", value: points(Self.thinned(story.buffer.map { ($0.time, $0.level / Self.unit) }))),
             (key: "frontier", value: points(Self.thinned(story.frontier.map { ($0.time, $0.contiguous) }))),
             (key: "played", value: points(Self.thinned(story.played.map { ($0.time, $0.byteCount) }))),
@@ -60,7 +61,9 @@ struct ReportData {
             sources.unicodeScalars.append(Unicode.Scalar(UInt8(48 + min(74, places[row.source] ?? 0))))
             (time, offset) = (now, place)
         }
-        return .object([(key: "t", value: .list(times)), (key: "s", value: .text(sources)), (key: "o", value: .list(offsets))])
+        return .object([
+            (key: "t", value: .list(times)), (key: "s", value: .text(sources)), (key: "o", value: .list(offsets)),
+        ])
     }
 
     /// The columns that `tributary parse` writes: chunks and accumulated bytes of each interval and source.
@@ -69,7 +72,9 @@ struct ReportData {
         let columns = Columns(story.table, interval: width, sources: story.sources)
         let count = max(1, story.sources.count)
         func column(_ value: (IntervalBins.Row, Int) -> UInt64) -> SummaryValue {
-            .list((0..<count).map { source in .list(columns.rows.map { .integer(Int64(clamping: value($0, source))) }) })
+            .list(
+                (0..<count).map { source in .list(columns.rows.map { .integer(Int64(clamping: value($0, source))) }) }
+            )
         }
         return .object([
             (key: "width", value: .integer(width / Self.unit)), (key: "counts", value: column { $0.counts[$1] }),
@@ -96,7 +101,8 @@ struct ReportData {
         var kept: [(Int64, Int64)] = []
         for begin in Swift.stride(from: 0, to: points.count, by: stride) {
             let part = points[begin..<min(begin + stride, points.count)]
-            guard let least = part.indices.min(by: { part[$0].1 < part[$1].1 }), let most = part.indices.max(by: { part[$0].1 < part[$1].1 })
+            guard let least = part.indices.min(by: { part[$0].1 < part[$1].1 }),
+                let most = part.indices.max(by: { part[$0].1 < part[$1].1 })
             else { continue }
             kept.append(part[min(least, most)])
             if least != most { kept.append(part[max(least, most)]) }
@@ -107,11 +113,13 @@ struct ReportData {
     /// Delays between wire and application of a run that was captured: name, and quantiles in nanoseconds.
     private func delays(_ story: RunStory) -> SummaryValue {
         guard let check = story.crosscheck else { return .null }
-        let lists = ["datagrams", "chunks"].compactMap { (check[$0] as? [String: Any])?["delays"] as? [[String: Any]] }.flatMap { $0 }
+        let lists = ["datagrams", "chunks"].compactMap { (check[$0] as? [String: Any])?["delays"] as? [[String: Any]] }
+            .flatMap { $0 }
         let keys = ["least_ns", "p50_ns", "p90_ns", "p99_ns", "p999_ns", "most_ns"]
         let rows = lists.map { delay in
             SummaryValue.list(
-                [.text(delay["name"] as? String ?? "")] + keys.map { .integer((delay[$0] as? NSNumber)?.int64Value ?? 0) }
+                [.text(delay["name"] as? String ?? "")]
+                    + keys.map { .integer((delay[$0] as? NSNumber)?.int64Value ?? 0) }
             )
         }
         return .object([

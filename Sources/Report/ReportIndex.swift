@@ -13,7 +13,9 @@ public struct ReportIndex {
 
     private static func entries(of folder: String) -> [String] {
         ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).sorted(by: >).filter { name in
-            ["run.json", "experiment.json"].contains { FileManager.default.fileExists(atPath: "\(folder)/\(name)/\($0)") }
+            ["run.json", "experiment.json"].contains {
+                FileManager.default.fileExists(atPath: "\(folder)/\(name)/\($0)")
+            }
         }
     }
 
@@ -35,14 +37,19 @@ public struct ReportIndex {
                 }
                 let page = "\(name)/report.html"
                 let target = FileManager.default.fileExists(atPath: folder + "/" + page) ? page : name + "/"
-                let link = target.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed.subtracting(CharacterSet(charactersIn: ":?#"))) ?? ""
+                let link =
+                    target.addingPercentEncoding(
+                        withAllowedCharacters: .urlPathAllowed.subtracting(CharacterSet(charactersIn: ":?#"))
+                    ) ?? ""
                 let first = place == 0 ? "<a href=\"\(ReportPage.escaped(link))\">\(ReportPage.escaped(name))</a>" : ""
                 let states = group.runs.count { !$0.isFinished }
                 let cells = [
-                    group.arm == name ? "" : group.arm, group.transport, String(group.runs.count), middle(\.startup), middle(\.stallCount), middle(\.stallTotal),
+                    group.arm == name ? "" : group.arm, group.transport, String(group.runs.count), middle(\.startup),
+                    middle(\.stallCount), middle(\.stallTotal),
                     middle(\.finish), states == 0 ? "" : "\(states) unfinished",
                 ]
-                rows += "<tr><td>\(first)</td>" + cells.map { "<td>\(ReportPage.escaped($0))</td>" }.joined() + "</tr>\n"
+                rows +=
+                    "<tr><td>\(first)</td>" + cells.map { "<td>\(ReportPage.escaped($0))</td>" }.joined() + "</tr>\n"
             }
         }
         let heads = ["run", "arm", "over", "runs", "start-up s", "stalls", "stalled s", "last byte s", ""]

@@ -1,5 +1,5 @@
-public import Foundation
 import Crypto
+public import Foundation
 import Lab
 import PipelineCore
 import ReportAssets
@@ -45,7 +45,10 @@ public struct ReportPage {
         }
         guard !chosen.isEmpty else {
             let names = comparison.groups.map { $0.transport.isEmpty ? $0.arm : "\($0.arm)/\($0.transport)" }
-            throw Failure(description: "no arm is called '\(arms.joined(separator: ", "))'; there are \(names.joined(separator: ", "))")
+            throw Failure(
+                description:
+                    "no arm is called '\(arms.joined(separator: ", "))'; there are \(names.joined(separator: ", "))"
+            )
         }
         stories = chosen
     }
@@ -64,7 +67,9 @@ public struct ReportPage {
     public var receivedMovie: String? {
         for story in stories {
             let names = ((try? FileManager.default.contentsOfDirectory(atPath: story.folder)) ?? []).sorted()
-            if let name = names.first(where: { $0.hasSuffix(".mp4") || $0.hasSuffix(".webm") }) { return story.folder + "/" + name }
+            if let name = names.first(where: { $0.hasSuffix(".mp4") || $0.hasSuffix(".webm") }) {
+                return story.folder + "/" + name
+            }
         }
         return nil
     }
@@ -79,10 +84,13 @@ public struct ReportPage {
         guard stories.count > 1, let best = stories.dropFirst().min(by: { $0.stallTotal < $1.stallTotal }) else {
             let count = Int(first.reading.stallCount ?? 0)
             return count == 0
-                ? "\(first.title) played without a stall." : "\(first.title) stalled \(count) time\(count == 1 ? "" : "s") for \(seconds(first.stallTotal))."
+                ? "\(first.title) played without a stall."
+                : "\(first.title) stalled \(count) time\(count == 1 ? "" : "s") for \(seconds(first.stallTotal))."
         }
         let change = first.stallTotal - best.stallTotal
-        if abs(change) < 0.05 { return "\(best.title) stalled as long as \(first.title): \(seconds(first.stallTotal))." }
+        if abs(change) < 0.05 {
+            return "\(best.title) stalled as long as \(first.title): \(seconds(first.stallTotal))."
+        }
         let servers = best.sources.count > 1 && first.reading.shares.filter { $0.share > 0 }.count == 1
         let who = servers && change > 0 ? "A second server (\(best.title))" : best.title
         return change > 0
@@ -103,13 +111,15 @@ public struct ReportPage {
         let data = ReportData(stories: stories).json(movie: source)
         let policy = [
             "default-src 'none'", "script-src 'sha256-\(Self.digest(plots.script))' 'sha256-\(Self.digest(script))'",
-            "style-src 'sha256-\(Self.digest(style))'", "media-src 'self' file: blob: data:", "img-src data:", "base-uri 'none'", "form-action 'none'",
+            "style-src 'sha256-\(Self.digest(style))'", "media-src 'self' file: blob: data:", "img-src data:",
+            "base-uri 'none'", "form-action 'none'",
         ]
         var parts = [
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">",
             "<meta http-equiv=\"Content-Security-Policy\" content=\"\(policy.joined(separator: "; "))\">",
             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">",
-            "<meta name=\"referrer\" content=\"no-referrer\">", "<title>\(Self.escaped(stories.map(\.title).joined(separator: " | ")))</title>",
+            "<meta name=\"referrer\" content=\"no-referrer\">",
+            "<title>\(Self.escaped(stories.map(\.title).joined(separator: " | ")))</title>",
             "<style>\(style)</style>\n</head>\n<body>",
             "<header><h1>\(Self.escaped(verdict))</h1>\(table)</header>",
             "<main><section id=\"replay\" aria-label=\"Replay\"></section><section id=\"plots\" aria-label=\"Plots\"></section></main>",
@@ -117,7 +127,9 @@ public struct ReportPage {
             "<script type=\"application/json\" id=\"data\">\(Self.inScript(data))</script>",
         ]
         if case .embedded(let bytes) = movie {
-            parts.append("<script type=\"application/octet-stream\" id=\"movie\">\(bytes.base64EncodedString())</script>")
+            parts.append(
+                "<script type=\"application/octet-stream\" id=\"movie\">\(bytes.base64EncodedString())</script>"
+            )
         }
         parts += ["<script>\(plots.script)</script>", "<script>\(script)</script>", "</body>\n</html>\n"]
         return parts.joined(separator: "\n")
@@ -125,7 +137,9 @@ public struct ReportPage {
 
     /// The arms and what changed.
     private var table: String {
-        func number(_ value: Double?, _ digits: Int = 3) -> String { value.map { String(format: "%.\(digits)f", $0) } ?? "-" }
+        func number(_ value: Double?, _ digits: Int = 3) -> String {
+            value.map { String(format: "%.\(digits)f", $0) } ?? "-"
+        }
         let intervals = comparison.json["groups"]?.items ?? []
         var rows = ""
         for group in comparison.groups {
@@ -138,18 +152,33 @@ public struct ReportPage {
             let difference = Self.real(facts?["stall_difference_s"])
             let interval = facts?["stall_difference_95"]?.items.compactMap(Self.real) ?? []
             let change =
-                difference.map { String(format: "%+.3f", $0) + (interval.count == 2 ? String(format: " [%.3f, %.3f]", interval[0], interval[1]) : runs.count > 1 ? " n=\(runs.count)" : "") }
+                difference.map {
+                    String(format: "%+.3f", $0)
+                        + (interval.count == 2
+                            ? String(format: " [%.3f, %.3f]", interval[0], interval[1])
+                            : runs.count > 1 ? " n=\(runs.count)" : "")
+                }
                 ?? "-"
-            let shares = (runs.first?.shares ?? []).map { "\($0.name) \(Int(($0.share * 100).rounded())) %" }.joined(separator: ", ")
+            let shares = (runs.first?.shares ?? []).map { "\($0.name) \(Int(($0.share * 100).rounded())) %" }.joined(
+                separator: ", "
+            )
             let isShown = stories.contains { $0.arm == group.arm && $0.transport == group.transport }
             let cells = [
-                group.arm, group.transport, String(runs.count), number(middle(\.startup)), number(middle(\.stallCount), 0),
-                number(middle(\.stallTotal)), number(middle(\.stalledPercent), 2), number(middle(\.finish)), shares, change,
+                group.arm, group.transport, String(runs.count), number(middle(\.startup)),
+                number(middle(\.stallCount), 0),
+                number(middle(\.stallTotal)), number(middle(\.stalledPercent), 2), number(middle(\.finish)), shares,
+                change,
             ]
-            rows += "<tr\(isShown ? " class=\"shown\"" : "")>" + cells.map { "<td>\(Self.escaped($0))</td>" }.joined() + "</tr>"
+            rows +=
+                "<tr\(isShown ? " class=\"shown\"" : "")>" + cells.map { "<td>\(Self.escaped($0))</td>" }.joined()
+                + "</tr>"
         }
-        let heads = ["arm", "over", "runs", "start-up s", "stalls", "stalled s", "stalled %", "last byte s", "from", "stalled, to the first"]
-        return "<div class=\"scroll\"><table><thead><tr>" + heads.map { "<th scope=\"col\">\($0)</th>" }.joined() + "</tr></thead><tbody>\(rows)</tbody></table></div>"
+        let heads = [
+            "arm", "over", "runs", "start-up s", "stalls", "stalled s", "stalled %", "last byte s", "from",
+            "stalled, to the first",
+        ]
+        return "<div class=\"scroll\"><table><thead><tr>" + heads.map { "<th scope=\"col\">\($0)</th>" }.joined()
+            + "</tr></thead><tbody>\(rows)</tbody></table></div>"
     }
 
     private static func real(_ value: SummaryValue?) -> Double? {
@@ -165,10 +194,15 @@ public struct ReportPage {
         for story in stories {
             func text(_ key: String) -> String { story.run[key].map { "\($0)" } ?? "-" }
             let facts: [(String, String)] = [
-                ("folder", story.folder), ("command", (story.run["command"] as? [String] ?? []).joined(separator: " ")), ("seed", text("seed")),
-                ("driver", text("driver")), ("version", text("tributary_version")), ("host", text("host")), ("system", text("system")),
+                ("folder", story.folder), ("command", (story.run["command"] as? [String] ?? []).joined(separator: " ")),
+                ("seed", text("seed")),
+                ("driver", text("driver")), ("version", text("tributary_version")), ("host", text("host")),
+                ("system", text("system")),
                 ("wire", story.crosscheck?["verdict"] as? String ?? "not captured"),
-                ("clock", "run times are CLOCK_MONOTONIC from \(text("origin_monotonic_ns")) ns, read within 1 us of CLOCK_REALTIME"),
+                (
+                    "clock",
+                    "run times are CLOCK_MONOTONIC from \(text("origin_monotonic_ns")) ns, read within 1 us of CLOCK_REALTIME"
+                ),
             ]
             let rows = facts.map { "<dt>\($0.0)</dt><dd>\(Self.escaped($0.1))</dd>" }.joined()
             lines.append(
@@ -176,8 +210,10 @@ public struct ReportPage {
             )
         }
         let problems = comparison.problems.map { "<p class=\"problem\">\(Self.escaped($0))</p>" }.joined()
-        return "<footer>\(problems)<p><button id=\"csv\" type=\"button\">Chunks as CSV</button> <button id=\"json\" type=\"button\">Data as JSON</button></p>"
-            + lines.joined() + "<p>Made by <code>\(Self.escaped(command.joined(separator: " ")))</code>. Plots: uPlot 1.6.31, MIT licence.</p></footer>"
+        return
+            "<footer>\(problems)<p><button id=\"csv\" type=\"button\">Chunks as CSV</button> <button id=\"json\" type=\"button\">Data as JSON</button></p>"
+            + lines.joined()
+            + "<p>Made by <code>\(Self.escaped(command.joined(separator: " ")))</code>. Plots: uPlot 1.6.31, MIT licence.</p></footer>"
     }
 
     /// Text in HTML: nothing in it is markup, and control characters are shown as what they are.
@@ -192,7 +228,9 @@ public struct ReportPage {
             case "\"": escaped += "&quot;"
             case "'": escaped += "&#39;"
             case "\n", "\t": escaped.unicodeScalars.append(scalar)
-            case _ where scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) || (0x202A...0x202E).contains(scalar.value) || (0x2066...0x2069).contains(scalar.value):
+            case _
+            where scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value)
+                || (0x202A...0x202E).contains(scalar.value) || (0x2066...0x2069).contains(scalar.value):
                 escaped += "\u{FFFD}"
             default: escaped.unicodeScalars.append(scalar)
             }
@@ -244,12 +282,23 @@ public struct PlotLibrary: Sendable {
         let name = "uplot.iife.min.js"
         guard let folder = folders.first(where: { FileManager.default.fileExists(atPath: $0 + "/" + name) }),
             let script = FileManager.default.contents(atPath: folder + "/" + name)
-        else { throw ReportPage.Failure(description: "uPlot, which draws the plots, is not here: run 'tools/setup', or set TRIBUTARY_UPLOT to its folder") }
+        else {
+            throw ReportPage.Failure(
+                description:
+                    "uPlot, which draws the plots, is not here: run 'tools/setup', or set TRIBUTARY_UPLOT to its folder"
+            )
+        }
         let found = SHA256.hash(data: script).map { String($0 >> 4, radix: 16) + String($0 & 15, radix: 16) }.joined()
         guard found == Self.digest else {
-            throw ReportPage.Failure(description: "\(folder)/\(name) is not uPlot 1.6.31: its SHA-256 is \(found); remove it and run 'tools/setup'")
+            throw ReportPage.Failure(
+                description:
+                    "\(folder)/\(name) is not uPlot 1.6.31: its SHA-256 is \(found); remove it and run 'tools/setup'"
+            )
         }
         self.script = String(decoding: script, as: UTF8.self)
-        style = String(decoding: FileManager.default.contents(atPath: folder + "/uplot.min.css") ?? Data(), as: UTF8.self)
+        style = String(
+            decoding: FileManager.default.contents(atPath: folder + "/uplot.min.css") ?? Data(),
+            as: UTF8.self
+        )
     }
 }

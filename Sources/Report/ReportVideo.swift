@@ -13,7 +13,11 @@ public struct ReportVideo {
     ///
     /// - Throws: ``ReportPage/Failure`` if ffmpeg is not there, or says that it cannot.
     public func write(movie: String, to path: String) throws {
-        guard let program = ["/usr/bin/ffmpeg", "/usr/local/bin/ffmpeg"].first(where: { FileManager.default.isExecutableFile(atPath: $0) }) else {
+        guard
+            let program = ["/usr/bin/ffmpeg", "/usr/local/bin/ffmpeg"].first(where: {
+                FileManager.default.isExecutableFile(atPath: $0)
+            })
+        else {
             throw ReportPage.Failure(description: "ffmpeg, which makes the film, is not here: run 'tools/setup'")
         }
         let scratch = FileManager.default.temporaryDirectory.path + "/tributary-\(UUID().uuidString)"
@@ -25,8 +29,13 @@ public struct ReportVideo {
         // Written beside its name and moved when it is whole.
         let partial = path + ".part.mp4"
         process.arguments =
-            ["-v", "error", "-nostdin", "-y"] + stories.flatMap { _ in ["-i", movie] } + ["-filter_complex", graph, "-map", "[out]"]
-            + ["-an", "-r", "\(Self.rate)", "-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-pix_fmt", "yuv420p", "-movflags", "+faststart", partial]
+            ["-v", "error", "-nostdin", "-y"] + stories.flatMap { _ in ["-i", movie] } + [
+                "-filter_complex", graph, "-map", "[out]",
+            ]
+            + [
+                "-an", "-r", "\(Self.rate)", "-c:v", "libx264", "-preset", "veryfast", "-crf", "23", "-pix_fmt",
+                "yuv420p", "-movflags", "+faststart", partial,
+            ]
         let errors = Pipe()
         process.standardError = errors
         process.standardInput = FileHandle.nullDevice
@@ -45,32 +54,42 @@ public struct ReportVideo {
     /// One chain an arm, then all in a row. Texts stand in files: nothing in a name is syntax.
     private func filter(_ scratch: String) throws -> String {
         var chains: [String] = []
-        let end = Double(stories.map { $0.segments.last?.end ?? 0 }.max() ?? 0) / 1e9
+        // In whole frames of the run, so that roundings do not add up.
+        func frame(_ time: Int64) -> Int { Int((Double(time) * Double(Self.rate) / 1e9).rounded()) }
+        let end = stories.map { frame($0.segments.last?.end ?? 0) }.max() ?? 0
         for (arm, story) in stories.enumerated() {
-            let parts = story.segments.filter { $0.state != .ended && $0.end > $0.begin }
+            let parts = story.segments.filter { $0.state != .ended && frame($0.end) > frame($0.begin) }
             guard !parts.isEmpty else { throw ReportPage.Failure(description: "\(story.title): nothing was played") }
             let title = try text(story.title, "\(scratch)/title\(arm)")
-            chains.append("[\(arm):v]fps=\(Self.rate),scale=-2:\(Self.height),setsar=1,split=\(parts.count)" + parts.indices.map { "[s\(arm)_\($0)]" }.joined())
+            chains.append(
+                "[\(arm):v]fps=\(Self.rate),scale=-2:\(Self.height),setsar=1,split=\(parts.count)"
+                    + parts.indices.map { "[s\(arm)_\($0)]" }.joined()
+            )
             for (index, part) in parts.enumerated() {
-                let (media, length) = (Double(part.media) / 1e9, Double(part.end - part.begin) / 1e9)
+                let (media, count) = (frame(part.media), frame(part.end) - frame(part.begin))
                 let name = "[s\(arm)_\(index)]"
                 if part.state == .playing {
-                    chains.append("\(name)trim=start=\(media):duration=\(length),setpts=PTS-STARTPTS[p\(arm)_\(index)]")
+                    chains.append(
+                        "\(name)trim=start_frame=\(media):end_frame=\(media + count),setpts=PTS-STARTPTS[p\(arm)_\(index)]"
+                    )
                 } else {
                     // The frame that stands still, for as long as it stood.
                     let cause = part.cause.map { ": " + $0.replacing("_", with: " ") } ?? ""
-                    let label = try text(part.state == .startup ? "starting" : "stalled\(cause)", "\(scratch)/label\(arm)_\(index)")
-                    let begin = max(0, media - (media > 0 ? 1.5 / Double(Self.rate) : 0))
+                    let label = try text(
+                        part.state == .startup ? "starting" : "stalled\(cause)",
+                        "\(scratch)/label\(arm)_\(index)"
+                    )
+                    let still = max(0, media - (media > 0 ? 1 : 0))
                     chains.append(
-                        "\(name)trim=start=\(begin):duration=\(1.0 / Double(Self.rate)),setpts=PTS-STARTPTS,"
-                            + "tpad=stop_mode=clone:stop_duration=\(max(0, length - 1.0 / Double(Self.rate))),"
+                        "\(name)trim=start_frame=\(still):end_frame=\(still + 1),setpts=PTS-STARTPTS,tpad=stop_mode=clone:stop=\(count - 1),"
                             + "drawtext=textfile=\(label):expansion=none:x=(w-text_w)/2:y=(h-text_h)/2:fontsize=28:fontcolor=white:box=1:boxborderw=10:boxcolor=0xD55E00@0.9[p\(arm)_\(index)]"
                     )
                 }
             }
-            let rest = max(0, end - Double(parts.last?.end ?? 0) / 1e9)
+            let rest = max(0, end - frame(parts.last?.end ?? 0))
             chains.append(
-                parts.indices.map { "[p\(arm)_\($0)]" }.joined() + "concat=n=\(parts.count):v=1:a=0,tpad=stop_mode=clone:stop_duration=\(rest),"
+                parts.indices.map { "[p\(arm)_\($0)]" }.joined()
+                    + "concat=n=\(parts.count):v=1:a=0,tpad=stop_mode=clone:stop=\(rest),"
                     + "drawtext=textfile=\(title):expansion=none:x=12:y=12:fontsize=22:fontcolor=white:box=1:boxborderw=6:boxcolor=black@0.7,"
                     + "drawtext=text='%{pts\\:hms}':x=w-text_w-12:y=12:fontsize=22:fontcolor=white:box=1:boxborderw=6:boxcolor=black@0.7[a\(arm)]"
             )
@@ -81,7 +100,11 @@ public struct ReportVideo {
     }
 
     private func text(_ text: String, _ path: String) throws -> String {
-        let shown = String(text.unicodeScalars.prefix(80).map { $0.value < 0x20 || (0x7F...0x9F).contains($0.value) ? "?" : Character($0) })
+        let shown = String(
+            text.unicodeScalars.prefix(80).map {
+                $0.value < 0x20 || (0x7F...0x9F).contains($0.value) ? "?" : Character($0)
+            }
+        )
         try Data(shown.utf8).write(to: URL(filePath: path))
         return path
     }

@@ -56,7 +56,8 @@ struct RunStory {
         let movie = stages.compactMap { $0["movie"] as? [String: Any] }.first ?? [:]
         mediaLength = max(0, min(1 << 60, (playout["media_ns"] as? NSNumber)?.int64Value ?? 0))
         objectByteCount =
-            (movie["object_bytes"] as? NSNumber)?.int64Value ?? Int64(clamping: table.rows.reduce(0) { $0 &+ $1.byteCount })
+            (movie["object_bytes"] as? NSNumber)?.int64Value
+            ?? Int64(clamping: table.rows.reduce(0) { $0 &+ $1.byteCount })
         objectByteCount = max(0, min(1 << 60, objectByteCount))
         readBuffer(folder)
         readEvents(folder)
@@ -128,7 +129,9 @@ struct RunStory {
     var end: Int64 { max(segments.last?.end ?? 0, table.rows.map(\.done).max() ?? 0) }
 
     /// Seconds of stalls, the start-up not counted.
-    var stallTotal: Double { reading.stallTotal ?? segments.reduce(0) { $0 + ($1.state == .stalled ? Double($1.end - $1.begin) / 1e9 : 0) } }
+    var stallTotal: Double {
+        reading.stallTotal ?? segments.reduce(0) { $0 + ($1.state == .stalled ? Double($1.end - $1.begin) / 1e9 : 0) }
+    }
 }
 
 extension Int64 {

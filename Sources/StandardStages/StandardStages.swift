@@ -34,12 +34,21 @@ extension StageRegistry {
         registry.register(ChunkLog.self, "writes chunks.csv")
         registry.register(FileSink.self, "writes the movie to a file, in place when it is whole")
         registry.register(NullSink.self, "counts bytes and drops them")
-        registry.register(DatagramLog.self, "writes which datagrams of a rate test passed, for the cross-check with the wire")
+        registry.register(
+            DatagramLog.self,
+            "writes which datagrams of a rate test passed, for the cross-check with the wire"
+        )
         #if Pcap
         registry.register(PcapCapture.self, "packets of an interface, as they pass")
-        registry.register(PcapObserver.self, "captures an interface while the pipeline runs, and compares the run's logs with it")
+        registry.register(
+            PcapObserver.self,
+            "captures an interface while the pipeline runs, and compares the run's logs with it"
+        )
         #else
-        registry.registerMissing("pcap", "needs libpcap: install libpcap-dev and build with 'swift build --traits Pcap'")
+        registry.registerMissing(
+            "pcap",
+            "needs libpcap: install libpcap-dev and build with 'swift build --traits Pcap'"
+        )
         #endif
         registry.register(PacketLog.self, "writes a line for every packet that passes, to packets.csv")
         registry.register(FlowStats.self, "tells of each flow what was lost, reordered, duplicated, and the delays")

@@ -112,7 +112,10 @@ final class PcapHandle {
                     + "'sudo setcap cap_net_raw+ep PATH/tributary'"
             )
         case PCAP_ERROR_NO_SUCH_DEVICE:
-            StageError(.systemCall, "no interface is called '\(interface)'; there are \(interfaces().joined(separator: ", "))")
+            StageError(
+                .systemCall,
+                "no interface is called '\(interface)'; there are \(interfaces().joined(separator: ", "))"
+            )
         case PCAP_ERROR_IFACE_NOT_UP: StageError(.systemCall, "the interface '\(interface)' is not up")
         default: StageError(.systemCall, "cannot capture at '\(interface)': \(words)")
         }
@@ -137,10 +140,16 @@ final class PcapHandle {
 
     private static func set(_ filter: String, _ handle: OpaquePointer) throws(StageError) {
         guard filter.utf8.count <= longestFilter else {
-            throw StageError(.invalidInput, "a filter of \(filter.utf8.count) characters; at most \(longestFilter) are taken")
+            throw StageError(
+                .invalidInput,
+                "a filter of \(filter.utf8.count) characters; at most \(longestFilter) are taken"
+            )
         }
         for word in ["inbound", "outbound", "ifindex", "protochain"] where filter.contains(word) {
-            throw StageError(.invalidInput, "the filter uses '\(word)', which the kernel does not run as it should; leave it out")
+            throw StageError(
+                .invalidInput,
+                "the filter uses '\(word)', which the kernel does not run as it should; leave it out"
+            )
         }
         var program = unsafe bpf_program()
         guard unsafe pcap_compile(handle, &program, filter, 1, UInt32.max) == 0 else {
@@ -149,7 +158,10 @@ final class PcapHandle {
         defer { unsafe pcap_freecode(&program) }
         let count = unsafe Int(cpcap_instruction_count(&program))
         guard count <= mostInstructions else {
-            throw StageError(.invalidInput, "the filter has \(count) instructions; the kernel takes \(mostInstructions)")
+            throw StageError(
+                .invalidInput,
+                "the filter has \(count) instructions; the kernel takes \(mostInstructions)"
+            )
         }
         guard unsafe pcap_setfilter(handle, &program) == 0 else {
             throw StageError(.systemCall, "the filter cannot be set: \(unsafe error(of: handle))")

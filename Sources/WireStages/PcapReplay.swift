@@ -46,7 +46,9 @@ public final class PcapReplay: Capture, Summarizing {
         do throws(CaptureFileError) {
             reader = try CaptureReader(path: context.resolve(options.file))
         } catch { throw StageError(.invalidInput, "\(error)") }
-        if let problem = reader?.problem { throw StageError(.invalidInput, "\(context.resolve(options.file)): \(problem)") }
+        if let problem = reader?.problem {
+            throw StageError(.invalidInput, "\(context.resolve(options.file)): \(problem)")
+        }
     }
 
     public func capture(into output: inout PacketBatch, at now: Timestamp) throws(StageError) -> Wake {
@@ -78,7 +80,8 @@ public final class PcapReplay: Capture, Summarizing {
 
     /// The next UDP payload, and when it is due.
     private func next(after now: Timestamp) -> (packet: CapturedPacket, payload: Range<Int>, due: Timestamp)? {
-        while let packet = reader?.next(), let file = reader?.file, let interface = reader?.interfaces[packet.interface] {
+        while let packet = reader?.next(), let file = reader?.file, let interface = reader?.interfaces[packet.interface]
+        {
             let decoded = PacketDecoder.decode(
                 file.span.extracting(packet.bytes),
                 originalLength: packet.originalLength,

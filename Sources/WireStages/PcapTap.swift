@@ -73,10 +73,15 @@ package final class PcapTap: @unchecked Sendable {
     /// - Throws: ``StageError`` if no probe came within two seconds.
     package func start() throws(StageError) {
         let state = unsafe Unmanaged.passRetained(self).toOpaque()
-        let status = unsafe pthread_create(&thread, nil, { raw in
-            unsafe Unmanaged<PcapTap>.fromOpaque(raw!).takeRetainedValue().run()
-            return nil
-        }, state)
+        let status = unsafe pthread_create(
+            &thread,
+            nil,
+            { raw in
+                unsafe Unmanaged<PcapTap>.fromOpaque(raw!).takeRetainedValue().run()
+                return nil
+            },
+            state
+        )
         guard status == 0 else {
             unsafe Unmanaged<PcapTap>.fromOpaque(state).release()
             throw StageError(.resourceExhausted, "no thread for a capture", errno: status)
@@ -124,7 +129,9 @@ package final class PcapTap: @unchecked Sendable {
         defer { hasEnded.store(true, ordering: .releasing) }
         if let processor = settings.processor {
             let status = cpcap_pin(UInt32(clamping: processor))
-            if status < 0 { failure.withLock { $0 = "cannot run on processor \(processor): \(PcapHandle.message(-status))" } }
+            if status < 0 {
+                failure.withLock { $0 = "cannot run on processor \(processor): \(PcapHandle.message(-status))" }
+            }
         }
         var status = cpcap_drop_privileges()
         if status == 0, cpcap_has_privileges() != 0 { status = -EPERM }
@@ -253,7 +260,14 @@ private final class Probe {
         unsafe withUnsafePointer(to: &address) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { to in
                 unsafe bytes.withUnsafeBytes {
-                    _ = unsafe sendto(descriptor, $0.baseAddress, $0.count, CInt(MSG_DONTWAIT), to, socklen_t(MemoryLayout<sockaddr_in>.size))
+                    _ = unsafe sendto(
+                        descriptor,
+                        $0.baseAddress,
+                        $0.count,
+                        CInt(MSG_DONTWAIT),
+                        to,
+                        socklen_t(MemoryLayout<sockaddr_in>.size)
+                    )
                 }
             }
         }

@@ -32,21 +32,29 @@ extension Bench {
                 ("packets", .integer(Int64(packets))), ("decode_best_ns", .number(decode.min() ?? 0)),
                 ("decode_median_ns", .number(decode.sorted()[decode.count / 2])), ("joined", .integer(Int64(joined))),
                 ("join_best_s", .number(join.min() ?? 0)), ("join_median_s", .number(join.sorted()[join.count / 2])),
-                ("join_bytes_a_packet", .number(bytesPerPacket)), ("checksum", .integer(Int64(truncatingIfNeeded: checksum))),
+                ("join_bytes_a_packet", .number(bytesPerPacket)),
+                ("checksum", .integer(Int64(truncatingIfNeeded: checksum))),
             ])
         }
 
         /// UDP packets of 200 bytes, of which 96 are captured.
         private func write(_ path: String) throws {
             let writer = try PcapngWriter(path, application: "bench", replacing: true)
-            let interface = writer.add(CaptureInterface(linkType: LinkType.ethernet, snapLength: 96, resolution: .nanoseconds))
+            let interface = writer.add(
+                CaptureInterface(linkType: LinkType.ethernet, snapLength: 96, resolution: .nanoseconds)
+            )
             var bytes = [UInt8](repeating: 0, count: 96)
             bytes[12] = 8
             bytes.replaceSubrange(14..<34, with: [0x45, 0, 0, 228, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2])
             bytes.replaceSubrange(34..<42, with: [0x13, 0x88, 0x17, 0x70, 0, 208, 0, 0])
             for index in 0..<packets {
                 bytes[50] = UInt8(truncatingIfNeeded: index)
-                unsafe writer.append(interface: interface, time: Int64(index) * 1_000, originalLength: 242, bytes: bytes.span.bytes)
+                unsafe writer.append(
+                    interface: interface,
+                    time: Int64(index) * 1_000,
+                    originalLength: 242,
+                    bytes: bytes.span.bytes
+                )
             }
             try writer.finish()
         }

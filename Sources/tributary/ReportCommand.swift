@@ -14,7 +14,10 @@ struct ReportCommand: ParsableCommand {
     )
     @Argument(help: "Run folders or experiment folders.", completion: .directory)
     var runs: [String]
-    @Option(name: [.customShort("o"), .customLong("out")], help: "The file; by default report.html in the first folder.")
+    @Option(
+        name: [.customShort("o"), .customLong("out")],
+        help: "The file; by default report.html in the first folder."
+    )
     var out: String?
     @Option(help: "The movie that the players show.", completion: .file())
     var movie: String?
@@ -70,7 +73,9 @@ struct ReportCommand: ParsableCommand {
             if embeds {
                 let data = FileManager.default.contents(atPath: movie) ?? Data()
                 guard data.count <= 256 << 20 else {
-                    throw ReportPage.Failure(description: "a movie of \(data.count >> 20) MiB is too large to embed; the most is 256 MiB")
+                    throw ReportPage.Failure(
+                        description: "a movie of \(data.count >> 20) MiB is too large to embed; the most is 256 MiB"
+                    )
                 }
                 source = .embedded(data)
             } else {
@@ -90,7 +95,11 @@ struct ReportCommand: ParsableCommand {
         var common = 0
         while common < min(target.count, base.count), target[common] == base[common] { common += 1 }
         let parts = Array(repeating: "..", count: base.count - common) + target[common...]
-        return parts.map { $0.addingPercentEncoding(withAllowedCharacters: .urlPathAllowed.subtracting(CharacterSet(charactersIn: ":?#"))) ?? $0 }.joined(separator: "/")
+        return parts.map {
+            $0.addingPercentEncoding(
+                withAllowedCharacters: .urlPathAllowed.subtracting(CharacterSet(charactersIn: ":?#"))
+            ) ?? $0
+        }.joined(separator: "/")
     }
 
     /// The page of a run or an experiment that has just ended, in its folder; a word on stderr if it cannot be made.

@@ -104,7 +104,9 @@ struct RunCommand: AsyncParsableCommand {
         }
         try Compare.print(paths: [folder], json: output.json)
         Terminal.error("\(results.count) of \(count) runs in \(folder)")
-        let status = try results.map { try wireVerdict(of: $0.result, title: $0.trial.folder, isShort: true, json: output.json) }.max() ?? 0
+        let status =
+            try results.map { try wireVerdict(of: $0.result, title: $0.trial.folder, isShort: true, json: output.json) }
+            .max() ?? 0
         ReportCommand.afterRun(folder)
         if control.state != .running { throw ExitCode(130) }
         if results.contains(where: { !$0.result.errors.isEmpty }) { throw ExitCode(1) }

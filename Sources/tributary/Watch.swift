@@ -30,7 +30,9 @@ struct Watch: AsyncParsableCommand {
     var window: Int = 64
     @Option(help: "Folder to make the run's folder in.", completion: .directory)
     var runs: String = "runs"
-    @Option(help: "Capture at this interface, and check the run's log against the wire (needs a build with the trait Pcap).")
+    @Option(
+        help: "Capture at this interface, and check the run's log against the wire (needs a build with the trait Pcap)."
+    )
     var wire: String?
     @Option(help: "Give up after this long.")
     var duration: String = "24h"
@@ -55,7 +57,11 @@ struct Watch: AsyncParsableCommand {
             let path = outFile.hasPrefix("/") ? outFile : current + "/" + outFile
             lines.append("      - { type: file, path: \(SummaryValue.quoted(path)), force: \(force) }")
         }
-        if let wire { lines.append("    observers: [ { type: pcap, interface: \(SummaryValue.quoted(wire)), role: \(wire == "lo" ? "both" : "rx") } ]") }
+        if let wire {
+            lines.append(
+                "    observers: [ { type: pcap, interface: \(SummaryValue.quoted(wire)), role: \(wire == "lo" ? "both" : "rx") } ]"
+            )
+        }
         let text = lines.joined(separator: "\n")
         let file = try RunFile(composed: text, name: "watch")
         let title = URL(filePath: urls[0]).deletingPathExtension().lastPathComponent

@@ -25,7 +25,10 @@ struct WireCheckCommand: ParsableCommand {
     )
     @Argument(help: "Folders of runs.", completion: .directory)
     var folders: [String]
-    @Option(name: .customLong("capture"), help: "A capture that is not in them, with its side if it does not say: FILE[:tx|:rx|:both]. Repeatable.")
+    @Option(
+        name: .customLong("capture"),
+        help: "A capture that is not in them, with its side if it does not say: FILE[:tx|:rx|:both]. Repeatable."
+    )
     var captures: [String] = []
     @Flag(help: "Only say; write nothing.")
     var dry = false
@@ -63,7 +66,8 @@ struct WireShow: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "show",
         abstract: "List the packets of a capture file.",
-        discussion: "One line a packet: number, time, addresses, transport, and the header of ours in it. Exit status 65 if the file is cut or wrong; the packets before that are listed."
+        discussion:
+            "One line a packet: number, time, addresses, transport, and the header of ours in it. Exit status 65 if the file is cut or wrong; the packets before that are listed."
     )
     @Argument(help: "A pcap or pcapng file.", completion: .file(extensions: ["pcap", "pcapng"]))
     var file: String
@@ -106,19 +110,27 @@ struct WireShow: ParsableCommand {
         let interfaces = reader.interfaces.map { one -> SummaryValue in
             func number(_ value: UInt64?) -> SummaryValue { value.map { .integer(Int64(clamping: $0)) } ?? .null }
             return .object([
-                (key: "name", value: .text(printable(one.name ?? ""))), (key: "purpose", value: .text(printable(one.purpose ?? ""))),
-                (key: "link_type", value: .integer(Int64(one.linkType))), (key: "snap_length", value: .integer(Int64(one.snapLength))),
-                (key: "resolution", value: .text("\(one.resolution.isBinary ? "2" : "10")^-\(one.resolution.exponent) s")),
-                (key: "filter", value: .text(printable(one.filter ?? ""))), (key: "received", value: number(one.statistics.received)),
+                (key: "name", value: .text(printable(one.name ?? ""))),
+                (key: "purpose", value: .text(printable(one.purpose ?? ""))),
+                (key: "link_type", value: .integer(Int64(one.linkType))),
+                (key: "snap_length", value: .integer(Int64(one.snapLength))),
+                (
+                    key: "resolution",
+                    value: .text("\(one.resolution.isBinary ? "2" : "10")^-\(one.resolution.exponent) s")
+                ),
+                (key: "filter", value: .text(printable(one.filter ?? ""))),
+                (key: "received", value: number(one.statistics.received)),
                 (key: "dropped", value: number(one.statistics.systemDropped)),
             ])
         }
         return SummaryValue.object([
-            (key: "format", value: .text(reader.format.rawValue)), (key: "packets", value: .integer(Int64(reader.packetCount))),
+            (key: "format", value: .text(reader.format.rawValue)),
+            (key: "packets", value: .integer(Int64(reader.packetCount))),
             (key: "sections", value: .integer(Int64(reader.sectionCount))),
             (key: "skipped_blocks", value: .integer(Int64(reader.skippedBlockCount))),
             (key: "odd_times", value: .integer(Int64(reader.oddTimeCount))),
-            (key: "first_ns", value: first.map { .integer($0) } ?? .null), (key: "last_ns", value: last.map { .integer($0) } ?? .null),
+            (key: "first_ns", value: first.map { .integer($0) } ?? .null),
+            (key: "last_ns", value: last.map { .integer($0) } ?? .null),
             (key: "comments", value: .list(reader.comments.map { .text(printable($0)) })),
             (key: "interfaces", value: .list(interfaces)),
         ]).indentedJSON()
@@ -129,7 +141,8 @@ struct WireConvert: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "convert",
         abstract: "Write a capture anew as pcapng with times in nanoseconds.",
-        discussion: "Packets, interfaces, their statistics and comments are kept. Packets without a time are left out and counted."
+        discussion:
+            "Packets, interfaces, their statistics and comments are kept. Packets without a time are left out and counted."
     )
     @Argument(help: "A pcap or pcapng file.") var input: String
     @Argument(help: "The file to write.") var output: String
@@ -159,9 +172,15 @@ struct WireConvert: ParsableCommand {
                     comment: reader.comments(of: packet).first
                 )
             }
-            for (old, new) in indices.sorted(by: { $0.key < $1.key }) where reader.interfaces[old].statistics != CaptureStatistics() {
+            for (old, new) in indices.sorted(by: { $0.key < $1.key })
+            where reader.interfaces[old].statistics != CaptureStatistics() {
                 let last = reader.interfaces[old].statisticsComments.last
-                writer.append(reader.interfaces[old].statistics, interface: new, time: last?.time ?? 0, comment: last?.text)
+                writer.append(
+                    reader.interfaces[old].statistics,
+                    interface: new,
+                    time: last?.time ?? 0,
+                    comment: last?.text
+                )
             }
             try writer.finish()
             if untimed > 0 { Terminal.error("\(untimed) packets have no time and were left out") }
@@ -180,7 +199,8 @@ struct WireCapture: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "capture",
         abstract: "Capture what passes an interface into a pcapng file, until Ctrl-C.",
-        discussion: "For the end of a path where no pipeline captures by itself. Needs CAP_NET_RAW, which is given up before the first packet is read."
+        discussion:
+            "For the end of a path where no pipeline captures by itself. Needs CAP_NET_RAW, which is given up before the first packet is read."
     )
     @Argument(help: "The interface.") var interface: String
     @Argument(help: "The file to write.") var output: String
@@ -219,7 +239,9 @@ struct WireCapture: AsyncParsableCommand {
             ]).json
         )
         #else
-        Terminal.error("error: this build cannot capture: install libpcap-dev and build with 'swift build --traits Pcap'")
+        Terminal.error(
+            "error: this build cannot capture: install libpcap-dev and build with 'swift build --traits Pcap'"
+        )
         throw ExitCode(1)
         #endif
     }
@@ -231,10 +253,16 @@ struct PacketLine {
 
     init(_ packet: CapturedPacket, _ reader: borrowing CaptureReader, number: Int) {
         let bytes = reader.file.span.extracting(packet.bytes)
-        let decoded = PacketDecoder.decode(bytes, originalLength: packet.originalLength, linkType: reader.interfaces[packet.interface].linkType)
+        let decoded = PacketDecoder.decode(
+            bytes,
+            originalLength: packet.originalLength,
+            linkType: reader.interfaces[packet.interface].linkType
+        )
         var fields: [(key: String, value: SummaryValue)] = [
-            (key: "number", value: .integer(Int64(number))), (key: "time_ns", value: packet.time.map { .integer($0) } ?? .null),
-            (key: "interface", value: .integer(Int64(packet.interface))), (key: "length", value: .integer(Int64(packet.originalLength))),
+            (key: "number", value: .integer(Int64(number))),
+            (key: "time_ns", value: packet.time.map { .integer($0) } ?? .null),
+            (key: "interface", value: .integer(Int64(packet.interface))),
+            (key: "length", value: .integer(Int64(packet.originalLength))),
             (key: "captured", value: .integer(Int64(packet.bytes.count))),
         ]
         if decoded.ipVersion != 0 {
@@ -269,8 +297,13 @@ struct PacketLine {
 
 /// Text of a file, safe to show on a terminal.
 func printable(_ text: String) -> String {
-    String(text.map { character in
-        character == "\n" || character.unicodeScalars.allSatisfy { $0.value >= 32 && $0.value != 127 && !(128...159).contains($0.value) }
-            ? character : "\u{FFFD}"
-    })
+    String(
+        text.map { character in
+            character == "\n"
+                || character.unicodeScalars.allSatisfy {
+                    $0.value >= 32 && $0.value != 127 && !(128...159).contains($0.value)
+                }
+                ? character : "\u{FFFD}"
+        }
+    )
 }

@@ -33,7 +33,9 @@ struct ClockFitTests {
         func second(_ time: Double) -> Int64 { 1_000_000_000_000 + Int64((offset + time * (1 + skew)).rounded()) }
         func first(_ time: Double) -> Int64 { 1_000_000_000_000 + Int64(time.rounded()) }
 
-        mutating func packets(_ count: Int, over seconds: Double) -> (forward: [(sent: Int64, received: Int64)], backward: [(sent: Int64, received: Int64)]) {
+        mutating func packets(_ count: Int, over seconds: Double) -> (
+            forward: [(sent: Int64, received: Int64)], backward: [(sent: Int64, received: Int64)]
+        ) {
             var (forward, backward): ([(sent: Int64, received: Int64)], [(sent: Int64, received: Int64)]) = ([], [])
             for index in 0..<count {
                 let time = seconds * 1e9 * Double(index) / Double(count)
@@ -59,7 +61,12 @@ struct ClockFitTests {
     func offset() throws {
         for seed in 0..<200 {
             let offset = Double(seed - 100) * 1e6
-            var hosts = Hosts(random: .init(state: UInt64(1_000 + seed)), skew: Double(seed % 41 - 20) * 1e-6, offset: offset, isHeavy: seed % 2 == 0)
+            var hosts = Hosts(
+                random: .init(state: UInt64(1_000 + seed)),
+                skew: Double(seed % 41 - 20) * 1e-6,
+                offset: offset,
+                isHeavy: seed % 2 == 0
+            )
             let (forward, backward) = hosts.packets(2_000, over: 10)
             let fit = try #require(ClockFit(forward: forward, backward: backward))
             let time = hosts.first(5e9)
@@ -72,7 +79,9 @@ struct ClockFitTests {
 
     @Test("a line under points that lie on it is the line")
     func line() throws {
-        let floor = try #require(DelayFloor((0..<100).map { (sent: Int64($0) * 1_000_000, received: Int64($0) * 1_000_010 + 500) }))
+        let floor = try #require(
+            DelayFloor((0..<100).map { (sent: Int64($0) * 1_000_000, received: Int64($0) * 1_000_010 + 500) })
+        )
         #expect(abs(floor.slope - 10e-6) < 1e-12)
         #expect(abs(floor.value(at: 0) - 500) < 1e-6)
         #expect(DelayFloor([(1, 2)]) == nil)

@@ -33,7 +33,14 @@ struct Scene {
                 dropped += 1
                 continue
             }
-            received.append(Received(sequence: sequence, kernel: time, read: time + 25_000, dropped: superPackets > 1 ? nil : dropped))
+            received.append(
+                Received(
+                    sequence: sequence,
+                    kernel: time,
+                    read: time + 25_000,
+                    dropped: superPackets > 1 ? nil : dropped
+                )
+            )
         }
         counters.queueDropped = drops ? 3 : 0
         counters.socketDropped = Int64(dropped)
@@ -52,10 +59,39 @@ struct Scene {
 
     func check(flow: UInt32 = 7) -> CrossCheck {
         var join = DatagramJoin()
-        for one in sent { join.addSent(flow: flow, sequence: one.sequence, length: one.length, before: one.before, after: one.after) }
-        for one in out { join.addWire(.out, flow: flow, sequence: one.sequence, length: one.length, time: one.time, isSuperPacket: one.isSuperPacket) }
-        for one in came { join.addWire(.in, flow: flow, sequence: one.sequence, length: one.length, time: one.time, isSuperPacket: one.isSuperPacket) }
-        for one in received { join.addReceived(flow: flow, sequence: one.sequence, length: one.length, kernel: one.kernel, read: one.read, dropped: one.dropped) }
+        for one in sent {
+            join.addSent(flow: flow, sequence: one.sequence, length: one.length, before: one.before, after: one.after)
+        }
+        for one in out {
+            join.addWire(
+                .out,
+                flow: flow,
+                sequence: one.sequence,
+                length: one.length,
+                time: one.time,
+                isSuperPacket: one.isSuperPacket
+            )
+        }
+        for one in came {
+            join.addWire(
+                .in,
+                flow: flow,
+                sequence: one.sequence,
+                length: one.length,
+                time: one.time,
+                isSuperPacket: one.isSuperPacket
+            )
+        }
+        for one in received {
+            join.addReceived(
+                flow: flow,
+                sequence: one.sequence,
+                length: one.length,
+                kernel: one.kernel,
+                read: one.read,
+                dropped: one.dropped
+            )
+        }
         return CrossCheck(join, taps: [outTap, inTap], counters: counters, clocks: clocks, clockSteps: clockSteps)
     }
 }
@@ -68,7 +104,8 @@ struct Fault: Sendable, CustomTestStringConvertible {
     var word: String
     var inject: @Sendable (inout Scene) -> Void
 
-    init(_ title: String, _ verdict: Verdict, _ word: String = "", _ inject: @escaping @Sendable (inout Scene) -> Void) {
+    init(_ title: String, _ verdict: Verdict, _ word: String = "", _ inject: @escaping @Sendable (inout Scene) -> Void)
+    {
         testDescription = title
         self.verdict = verdict
         self.word = word
@@ -79,10 +116,14 @@ struct Fault: Sendable, CustomTestStringConvertible {
         Fault("none", .confirmed) { _ in },
         Fault("the receive log lacks a record", .contradicted, "receive log is wrong") { $0.received.remove(at: 300) },
         Fault("the receive log has one that never came", .contradicted, "receive log") {
-            $0.received.append(.init(sequence: 5_000, kernel: $0.received[10].kernel, read: $0.received[10].read, dropped: nil))
+            $0.received.append(
+                .init(sequence: 5_000, kernel: $0.received[10].kernel, read: $0.received[10].read, dropped: nil)
+            )
         },
         Fault("the receive log has one that the socket dropped", .contradicted, "the receive log invents") {
-            $0.received.append(.init(sequence: 990, kernel: 1_700_000_000_009_904_400, read: 1_700_000_000_009_905_000, dropped: nil))
+            $0.received.append(
+                .init(sequence: 990, kernel: 1_700_000_000_009_904_400, read: 1_700_000_000_009_905_000, dropped: nil)
+            )
         },
         Fault("one send time is 10 us late", .contradicted, "send log is wrong") { $0.sent[40].before += 10_000 },
         Fault("the send log lacks a record", .contradicted, "send log is wrong") { $0.sent.remove(at: 40) },
@@ -117,10 +158,16 @@ struct Fault: Sendable, CustomTestStringConvertible {
         Fault("the kernel gave the tap a packet that is not in the capture", .inconclusive, "unaccounted") {
             $0.inTap.received = $0.inTap.delivered + 1
         },
-        Fault("the socket's counter is one too high", .contradicted, "drop counter is wrong") { $0.counters.socketDropped! += 1 },
-        Fault("the socket's counter is one too low", .contradicted, "drop counter is wrong") { $0.counters.socketDropped! -= 1 },
+        Fault("the socket's counter is one too high", .contradicted, "drop counter is wrong") {
+            $0.counters.socketDropped! += 1
+        },
+        Fault("the socket's counter is one too low", .contradicted, "drop counter is wrong") {
+            $0.counters.socketDropped! -= 1
+        },
         Fault("nobody read the socket's counter", .inconclusive, "nobody counted") { $0.counters.socketDropped = nil },
-        Fault("the queue's counter is one too low", .contradicted, "send log is wrong") { $0.counters.queueDropped! -= 1 },
+        Fault("the queue's counter is one too low", .contradicted, "send log is wrong") {
+            $0.counters.queueDropped! -= 1
+        },
         Fault("what was in the socket when it was closed is counted", .confirmed) {
             $0.counters.unread = 5
             $0.received.removeLast(5)
@@ -141,7 +188,9 @@ struct Fault: Sendable, CustomTestStringConvertible {
                 scene.received[index].read += 1_000_000
             }
         },
-        Fault("one was read before the kernel had it", .contradicted, "receive log is wrong") { $0.received[7].read = $0.received[7].kernel - 5 },
+        Fault("one was read before the kernel had it", .contradicted, "receive log is wrong") {
+            $0.received[7].read = $0.received[7].kernel - 5
+        },
         Fault("a tap of another program that rounds to microseconds", .confirmed) { scene in
             scene.inTap.grain = 1_000
             for index in scene.came.indices { scene.came[index].time -= scene.came[index].time % 1_000 }
@@ -169,7 +218,9 @@ struct Fault: Sendable, CustomTestStringConvertible {
         Fault("a tap that was not live at the beginning", .inconclusive, "live") { $0.inTap.sawBeginning = false },
         Fault("a tap that was not live at the end", .inconclusive, "live") { $0.outTap.sawEnd = false },
         Fault("one packet in a hundred cannot be read", .inconclusive, "could not be read") { $0.inTap.undecoded = 10 },
-        Fault("two hosts with clocks 500 ppm apart", .inconclusive, "500 ppm") { $0.clocks = .twoHosts(bound: 100_000, skew: 500e-6) },
+        Fault("two hosts with clocks 500 ppm apart", .inconclusive, "500 ppm") {
+            $0.clocks = .twoHosts(bound: 100_000, skew: 500e-6)
+        },
         Fault("two hosts with clocks that fit", .confirmed) { scene in
             scene.clocks = .twoHosts(bound: 100_000, skew: 20e-6)
             for index in scene.came.indices { scene.came[index].time -= 50_000 }
@@ -221,7 +272,12 @@ struct CrossCheckTests {
     @Test("a hundred clean runs of every kind are never contradicted")
     func clean() {
         for seed in 0..<100 {
-            let scene = Scene(count: 200 + seed * 7, from: seed % 3 == 0 ? UInt64(UInt32.max) - 50 : 0, drops: seed % 2 == 0, superPackets: seed % 2 == 0 ? 1 : seed)
+            let scene = Scene(
+                count: 200 + seed * 7,
+                from: seed % 3 == 0 ? UInt64(UInt32.max) - 50 : 0,
+                drops: seed % 2 == 0,
+                superPackets: seed % 2 == 0 ? 1 : seed
+            )
             #expect(scene.check().verdict == .confirmed, "seed \(seed): \(scene.check().reasons)")
         }
     }
@@ -235,12 +291,16 @@ struct CrossCheckTests {
             sequences.append(sequence)
             sequence = sequence &* 4 &+ 65_539
         }
-        for one in isReversed ? sequences.reversed() : sequences { join.addWire(.out, flow: 1, sequence: one, length: 1, time: 1) }
+        for one in isReversed ? sequences.reversed() : sequences {
+            join.addWire(.out, flow: 1, sequence: one, length: 1, time: 1)
+        }
         #expect(join.flows[0].count == Set(sequences).count)
         #expect(join.flows[0].byteCount < 1 << 20)
         // What went into the table early is the same datagram when the room reaches it.
         var late = DatagramJoin()
-        for one in stride(from: UInt64(5_000), to: 9_000, by: 7) { late.addWire(.in, flow: 1, sequence: one, length: 1, time: 1) }
+        for one in stride(from: UInt64(5_000), to: 9_000, by: 7) {
+            late.addWire(.in, flow: 1, sequence: one, length: 1, time: 1)
+        }
         late.addWire(.in, flow: 1, sequence: 0, length: 1, time: 1)
         for one in UInt64(0)..<9_000 { late.addSent(flow: 1, sequence: one, length: 1, before: 0, after: 0) }
         #expect(late.flows[0].count == 9_000)

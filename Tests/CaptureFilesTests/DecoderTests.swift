@@ -29,7 +29,10 @@ struct DecoderTests {
         let double = decode(Frame.ethernet(0x0800, ip, tags: [(0x88A8, 100), (0x8100, 0xE000 | 200)]))
         #expect(double.outcome == .transport)
         #expect((double.vlanCount, double.vlan, double.vlanType) == (2, 100, 0x88A8))
-        #expect(decode(Frame.ethernet(0x0800, ip, tags: Array(repeating: (0x8100, 1), count: 5))).outcome == .unsupportedLink)
+        #expect(
+            decode(Frame.ethernet(0x0800, ip, tags: Array(repeating: (0x8100, 1), count: 5))).outcome
+                == .unsupportedLink
+        )
         #expect(decode(Frame.ethernet(0x8847, ip)).outcome == .unsupportedLink)
         #expect(decode(Frame.ethernet(0x0806, ip)).outcome == .otherNetwork)
     }
@@ -45,7 +48,9 @@ struct DecoderTests {
         let six = Frame.ipv6(17, Frame.udp(1, 2, [UInt8](repeating: 0, count: 50), length: 0), length: 0)
         #expect(decode(Frame.ethernet(0x86DD, six)).payloadLength == 50)
         // Padding behind a short packet is none of it.
-        let short = decode(Frame.ethernet(0x0800, Frame.ipv4(17, Frame.udp(1, 2, [1]))) + [UInt8](repeating: 0, count: 20))
+        let short = decode(
+            Frame.ethernet(0x0800, Frame.ipv4(17, Frame.udp(1, 2, [1]))) + [UInt8](repeating: 0, count: 20)
+        )
         #expect(short.payloadLength == 1)
         #expect(!short.isLengthFromFrame)
     }
@@ -66,10 +71,20 @@ struct DecoderTests {
         #expect(decode(Frame.ethernet(0x86DD, Frame.ipv6(44, later))).outcome == .fragment)
     }
 
-    @Test("any cut and any flipped bit of a packet is decoded or refused, never trusted", arguments: [
-        Frame.ethernet(0x0800, Frame.ipv4(17, Frame.udp(1, 2, [1, 2, 3, 4]))),
-        Frame.ethernet(0x86DD, Frame.ipv6(0, [6, 0, 0xC2, 4, 0, 0, 0, 9] + Frame.tcp(1, 2, sequence: 1, flags: 2, options: [5, 10, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0], [1]))),
-    ])
+    @Test(
+        "any cut and any flipped bit of a packet is decoded or refused, never trusted",
+        arguments: [
+            Frame.ethernet(0x0800, Frame.ipv4(17, Frame.udp(1, 2, [1, 2, 3, 4]))),
+            Frame.ethernet(
+                0x86DD,
+                Frame.ipv6(
+                    0,
+                    [6, 0, 0xC2, 4, 0, 0, 0, 9]
+                        + Frame.tcp(1, 2, sequence: 1, flags: 2, options: [5, 10, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0], [1])
+                )
+            ),
+        ]
+    )
     func hostile(frame: [UInt8]) {
         for length in 0..<frame.count {
             let packet = decode(Array(frame.prefix(length)), originalLength: frame.count)
@@ -91,7 +106,9 @@ struct DecoderTests {
     func addresses() {
         #expect(NetworkAddress(ipv4: 0xC000_0201).description == "192.0.2.1")
         // RFC 5952, 4.2.2 and 4.2.3, and 2.2 of RFC 4291.
-        #expect(NetworkAddress(ipv6: 0x2001_0DB8_0000_0001, 0x0001_0001_0001_0001).description == "2001:db8:0:1:1:1:1:1")
+        #expect(
+            NetworkAddress(ipv6: 0x2001_0DB8_0000_0001, 0x0001_0001_0001_0001).description == "2001:db8:0:1:1:1:1:1"
+        )
         #expect(NetworkAddress(ipv6: 0x2001_0DB8_0000_0000, 0x0001_0000_0000_0001).description == "2001:db8::1:0:0:1")
         #expect(NetworkAddress(ipv6: 0, 1).description == "::1")
         #expect(NetworkAddress(ipv6: 0, 0).description == "::")

@@ -4,7 +4,11 @@ import Testing
 
 @Suite("Capture files")
 struct ReaderTests {
-    @Test("pcap in both byte orders, with micro- and nanoseconds", arguments: [false, true], [0xA1B2_C3D4 as UInt32, 0xA1B2_3C4D])
+    @Test(
+        "pcap in both byte orders, with micro- and nanoseconds",
+        arguments: [false, true],
+        [0xA1B2_C3D4 as UInt32, 0xA1B2_3C4D]
+    )
     func pcap(isBig: Bool, magic: UInt32) {
         var file = FileMaker(isBig: isBig)
         file.header(magic: magic, linkType: 101)
@@ -14,7 +18,11 @@ struct ReaderTests {
         let scale: Int64 = magic == 0xA1B2_3C4D ? 1 : 1_000
         #expect(reader.problem == nil)
         #expect(reader.interfaces.map(\.linkType) == [101])
-        #expect(packets.map(\.time) == [1_700_000_000_000_000_000 + 123_456 * scale, 4_294_967_295_000_000_000 + 999_999 * scale])
+        #expect(
+            packets.map(\.time) == [
+                1_700_000_000_000_000_000 + 123_456 * scale, 4_294_967_295_000_000_000 + 999_999 * scale,
+            ]
+        )
         #expect(packets.map(\.originalLength) == [3, 1_500])
         #expect(packets.map { reader.file.span.extracting($0.bytes).byteCount } == [3, 1])
     }
@@ -82,10 +90,13 @@ struct ReaderTests {
         }
     }
 
-    @Test("what is wrong is named with its place", arguments: [
-        ("a captured length beyond belief", 8),
-        ("a packet of an interface that is not there", 60),
-    ])
+    @Test(
+        "what is wrong is named with its place",
+        arguments: [
+            ("a captured length beyond belief", 8),
+            ("a packet of an interface that is not there", 60),
+        ]
+    )
     func wrong(title: String, offset: Int) {
         var file = FileMaker()
         if offset == 8 {
@@ -148,7 +159,9 @@ struct ReaderTests {
     @Test("the same packets in another byte order, resolution or format are the same packets")
     func metamorphic() {
         var results: [[String]] = []
-        for (isBig, isNG, isNano) in [(false, false, false), (true, false, true), (false, true, false), (true, true, true)] {
+        for (isBig, isNG, isNano) in [
+            (false, false, false), (true, false, true), (false, true, false), (true, true, true),
+        ] {
             var file = FileMaker(isBig: isBig)
             if isNG {
                 file.section()
@@ -162,7 +175,11 @@ struct ReaderTests {
                 if isNG {
                     file.packet(0, microseconds * (isNano ? 1_000 : 1), data)
                 } else {
-                    file.record(UInt32(microseconds / 1_000_000), UInt32(microseconds % 1_000_000) * (isNano ? 1_000 : 1), data)
+                    file.record(
+                        UInt32(microseconds / 1_000_000),
+                        UInt32(microseconds % 1_000_000) * (isNano ? 1_000 : 1),
+                        data
+                    )
                 }
             }
             let (reader, packets) = readAll(file.bytes)

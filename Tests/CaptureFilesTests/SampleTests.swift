@@ -6,7 +6,8 @@ import Testing
 @Suite("Sample captures", .enabled(if: samples != nil, "the sample captures are not here"))
 struct SampleTests {
     private static let fields = [
-        "frame.number", "frame.encap_type", "frame.time_epoch", "frame.len", "frame.cap_len", "vlan.id", "ieee8021ad.id", "ip.src", "ip.dst",
+        "frame.number", "frame.encap_type", "frame.time_epoch", "frame.len", "frame.cap_len", "vlan.id",
+        "ieee8021ad.id", "ip.src", "ip.dst",
         "ip.len", "ip.frag_offset", "ipv6.src", "ipv6.dst", "ipv6.plen", "udp.srcport", "udp.dstport", "udp.length",
         "tcp.srcport", "tcp.dstport", "tcp.seq_raw", "tcp.ack_raw", "tcp.len", "tcp.flags", "frame.protocols",
     ]
@@ -15,8 +16,10 @@ struct SampleTests {
     private static func tshark(_ path: String) throws -> [[String: String]]? {
         guard let tool = Tool("tshark") else { return nil }
         let options = [
-            "-r", path, "-n", "-T", "fields", "-E", "separator=|", "-E", "occurrence=f", "-o", "ip.defragment:FALSE", "-o",
-            "ipv6.defragment:FALSE", "-o", "tcp.desegment_tcp_streams:FALSE", "-o", "tcp.relative_sequence_numbers:FALSE",
+            "-r", path, "-n", "-T", "fields", "-E", "separator=|", "-E", "occurrence=f", "-o", "ip.defragment:FALSE",
+            "-o",
+            "ipv6.defragment:FALSE", "-o", "tcp.desegment_tcp_streams:FALSE", "-o",
+            "tcp.relative_sequence_numbers:FALSE",
             "-o", "tcp.analyze_sequence_numbers:FALSE",
         ]
         let (_, output) = try tool.run(options + fields.flatMap { ["-e", $0] })
@@ -34,7 +37,11 @@ struct SampleTests {
         return "\(seconds.quotient).\(String(repeating: "0", count: max(0, 9 - digits.count)))\(digits)"
     }
 
-    @Test("packets, times and fields are tshark's", .enabled(if: Tool("tshark") != nil, "tshark is not installed"), arguments: sampleFiles())
+    @Test(
+        "packets, times and fields are tshark's",
+        .enabled(if: Tool("tshark") != nil, "tshark is not installed"),
+        arguments: sampleFiles()
+    )
     func fields(path: String) throws {
         let rows = try #require(try Self.tshark(path))
         var reader = try CaptureReader(path: path)
@@ -47,14 +54,20 @@ struct SampleTests {
         if let problem = reader.problem {
             #expect(packets.count <= rows.count, "\(name): \(problem)")
             #expect(problem.offset <= reader.file.count)
-            #expect(path.contains("made-malformed") || path.contains("empty") || path.contains("heapoverflow") || path.contains("asan"), "\(name): \(problem)")
+            #expect(
+                path.contains("made-malformed") || path.contains("empty") || path.contains("heapoverflow")
+                    || path.contains("asan"),
+                "\(name): \(problem)"
+            )
         } else {
             #expect(packets.count == rows.count, "\(name)")
         }
         for (packet, row) in zip(packets, rows) {
             let number = row["frame.number"] ?? ""
             // Of 2^-63 s it makes 0.
-            if let time = packet.time, !packet.hasOddTime, !path.hasSuffix("38_tsresol_0x80_63.pcapng"), let other = row["frame.time_epoch"], !other.isEmpty {
+            if let time = packet.time, !packet.hasOddTime, !path.hasSuffix("38_tsresol_0x80_63.pcapng"),
+                let other = row["frame.time_epoch"], !other.isEmpty
+            {
                 #expect(Self.time(time) == other, "\(name) frame \(number)")
             }
             #expect(row["frame.cap_len"] == String(packet.bytes.count), "\(name) frame \(number)")
@@ -109,7 +122,10 @@ struct SampleTests {
         if packet.outcome == .otherProtocol { #expect(!layers.prefix(4).contains("udp"), "\(place): \(protocols)") }
     }
 
-    @Test("what is malformed ends with a place and a reason, and keeps what comes before", arguments: sampleFiles(["made-malformed"]))
+    @Test(
+        "what is malformed ends with a place and a reason, and keeps what comes before",
+        arguments: sampleFiles(["made-malformed"])
+    )
     func malformed(path: String) throws {
         var reader = try CaptureReader(path: path)
         var count = 0

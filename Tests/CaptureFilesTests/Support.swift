@@ -16,7 +16,12 @@ struct FileMaker {
     }
 
     /// A pcap file header.
-    mutating func header(magic: UInt32 = 0xA1B2_C3D4, minor: UInt16 = 4, snapLength: UInt32 = 65_535, linkType: UInt32 = 1) {
+    mutating func header(
+        magic: UInt32 = 0xA1B2_C3D4,
+        minor: UInt16 = 4,
+        snapLength: UInt32 = 65_535,
+        linkType: UInt32 = 1
+    ) {
         put(magic)
         put(2 as UInt16)
         put(minor)
@@ -72,7 +77,13 @@ struct FileMaker {
         while bytes.count % 4 != 0 { bytes.append(0) }
     }
 
-    mutating func packet(_ interface: UInt32, _ units: UInt64, _ data: [UInt8], original: Int? = nil, comment: String? = nil) {
+    mutating func packet(
+        _ interface: UInt32,
+        _ units: UInt64,
+        _ data: [UInt8],
+        original: Int? = nil,
+        comment: String? = nil
+    ) {
         block(6) {
             $0.put(interface)
             $0.put(UInt32(truncatingIfNeeded: units >> 32))
@@ -119,10 +130,17 @@ enum Frame {
         _ payload: [UInt8]
     ) -> [UInt8] {
         let words = UInt16(5 + options.count / 4)
-        return big(source) + big(destination) + big(sequence) + big(acknowledgment) + big(words << 12 | flags) + big(window)
+        return big(source) + big(destination) + big(sequence) + big(acknowledgment) + big(words << 12 | flags)
+            + big(window)
             + [0, 0, 0, 0] + options + payload
     }
-    static func ipv4(_ protocolNumber: UInt8, _ payload: [UInt8], length: Int? = nil, id: UInt16 = 1, fragment: UInt16 = 0) -> [UInt8] {
+    static func ipv4(
+        _ protocolNumber: UInt8,
+        _ payload: [UInt8],
+        length: Int? = nil,
+        id: UInt16 = 1,
+        fragment: UInt16 = 0
+    ) -> [UInt8] {
         [0x45, 0] + big(UInt16(truncatingIfNeeded: length ?? payload.count + 20)) + big(id) + big(fragment)
             + [64, protocolNumber, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2] + payload
     }
@@ -145,7 +163,8 @@ let samples: URL? = {
 }()
 
 /// Files of the samples, by their names' ends.
-func sampleFiles(_ folders: [String] = ["made-malformed", "pcapng-suite", "tcpdump-tests", "zeek-link", ""]) -> [String] {
+func sampleFiles(_ folders: [String] = ["made-malformed", "pcapng-suite", "tcpdump-tests", "zeek-link", ""]) -> [String]
+{
     guard let samples else { return [] }
     return folders.flatMap { folder in
         let path = folder.isEmpty ? samples.path : samples.appending(path: folder).path
@@ -158,8 +177,9 @@ func sampleFiles(_ folders: [String] = ["made-malformed", "pcapng-suite", "tcpdu
 struct Tool {
     let path: String
     init?(_ name: String) {
-        guard let path = ["/usr/bin/", "/usr/sbin/", "/usr/local/bin/"].map({ $0 + name })
-            .first(where: { FileManager.default.isExecutableFile(atPath: $0) })
+        guard
+            let path = ["/usr/bin/", "/usr/sbin/", "/usr/local/bin/"].map({ $0 + name })
+                .first(where: { FileManager.default.isExecutableFile(atPath: $0) })
         else { return nil }
         self.path = path
     }

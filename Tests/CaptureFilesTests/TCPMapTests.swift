@@ -22,7 +22,19 @@ struct TCPMapTests {
         ) {
             time += 1
             let (from, to) = isFromServer ? (server, client) : (client, server)
-            var bytes = Frame.ipv4(6, Frame.tcp(from, to, sequence: sequence, acknowledgment: acknowledgment, flags: flags, window: window, options: options, [UInt8](repeating: 0, count: length)))
+            var bytes = Frame.ipv4(
+                6,
+                Frame.tcp(
+                    from,
+                    to,
+                    sequence: sequence,
+                    acknowledgment: acknowledgment,
+                    flags: flags,
+                    window: window,
+                    options: options,
+                    [UInt8](repeating: 0, count: length)
+                )
+            )
             // One direction from each address.
             if isFromServer { bytes.replaceSubrange(12..<20, with: [10, 0, 0, 2, 10, 0, 0, 1]) }
             map.add(decode(bytes, linkType: LinkType.raw), bytes.span.bytes, time: time)
@@ -91,7 +103,10 @@ struct TCPMapTests {
 
     @Test(
         "bytes and retransmissions are tcptrace's on every TCP trace",
-        .enabled(if: samples != nil && Tool("tcptrace") != nil && Tool("editcap") != nil, "needs the sample captures, tcptrace and editcap"),
+        .enabled(
+            if: samples != nil && Tool("tcptrace") != nil && Tool("editcap") != nil,
+            "needs the sample captures, tcptrace and editcap"
+        ),
         arguments: sampleFiles(["zeek-link", "tcpdump-tests"])
     )
     func tcptrace(path: String) throws {
@@ -100,14 +115,20 @@ struct TCPMapTests {
         while let packet = reader.next() {
             let file = reader.file
             let bytes = file.span.extracting(packet.bytes)
-            let decoded = PacketDecoder.decode(bytes, originalLength: packet.originalLength, linkType: reader.interfaces[packet.interface].linkType)
+            let decoded = PacketDecoder.decode(
+                bytes,
+                originalLength: packet.originalLength,
+                linkType: reader.interfaces[packet.interface].linkType
+            )
             if decoded.isTCP { map.add(decoded, bytes, time: packet.time ?? 0) }
         }
         // tcptrace reads Ethernet in classic pcap only, and no super-packets.
         // It takes a length of 0 for an empty packet and passes over stacked tags.
         let unread = ["kerberos_tso.pcapng", "bigtcp-ipv6-hbh.pcap", "bigtcp-ipv4.pcap", "vlan-pcp-dei.pcapng"]
         guard !unread.contains(where: { path.hasSuffix($0) }) else { return }
-        guard reader.interfaces.allSatisfy({ $0.linkType == LinkType.ethernet }), !map.connections.isEmpty else { return }
+        guard reader.interfaces.allSatisfy({ $0.linkType == LinkType.ethernet }), !map.connections.isEmpty else {
+            return
+        }
         let copy = "/tmp/tributary-\(UInt64.random(in: 0 ... .max)).pcap"
         defer { remove(copy) }
         guard try #require(Tool("editcap")).run(["-F", "pcap", path, copy]).status == 0 else { return }
@@ -117,7 +138,9 @@ struct TCPMapTests {
                 line.split(separator: " ").filter { $0.allSatisfy(\.isNumber) }.compactMap { Int64($0) }
             }
         }
-        let (unique, actual, again) = (values("unique bytes sent"), values("actual data bytes"), values("rexmt data bytes"))
+        let (unique, actual, again) = (
+            values("unique bytes sent"), values("actual data bytes"), values("rexmt data bytes")
+        )
         guard unique.count == map.connections.count else {
             // It does not read what lies behind tags or tunnels, and splits connections by other rules.
             return
@@ -126,7 +149,10 @@ struct TCPMapTests {
             let name = "\(path.split(separator: "/").last ?? "") connection \(index)"
             #expect([connection.fromA.uniqueByteCount, connection.fromB.uniqueByteCount] == unique[index], "\(name)")
             #expect([connection.fromA.dataByteCount, connection.fromB.dataByteCount] == actual[index], "\(name)")
-            #expect([connection.fromA.duplicateByteCount, connection.fromB.duplicateByteCount] == again[index], "\(name)")
+            #expect(
+                [connection.fromA.duplicateByteCount, connection.fromB.duplicateByteCount] == again[index],
+                "\(name)"
+            )
         }
     }
 }

@@ -13,16 +13,27 @@ struct WireCheckTests {
         private var logs: [String: [UInt8]] = [:]
         init(socketDropped: Int = 0, host: String = "one") throws {
             try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-            try #"{"boot_id":"\#(host)","origin_realtime_ns":1000000000}"#.write(toFile: path + "/run.json", atomically: true, encoding: .utf8)
+            try #"{"boot_id":"\#(host)","origin_realtime_ns":1000000000}"#.write(
+                toFile: path + "/run.json",
+                atomically: true,
+                encoding: .utf8
+            )
             try #"{"errors":[],"pipelines":{"r":{"stages":{"udp_receive":{"socket_dropped":\#(socketDropped)}}}}}"#
                 .write(toFile: path + "/summary.json", atomically: true, encoding: .utf8)
         }
         deinit { try? FileManager.default.removeItem(atPath: path) }
 
-        func log(_ side: DatagramRecord.Side, _ records: [(sequence: UInt64, count: UInt16, first: Int64, second: Int64)], length: UInt16 = 100, flow: UInt32 = 7) throws {
+        func log(
+            _ side: DatagramRecord.Side,
+            _ records: [(sequence: UInt64, count: UInt16, first: Int64, second: Int64)],
+            length: UInt16 = 100,
+            flow: UInt32 = 7
+        ) throws {
             var bytes: [UInt8] = []
             func put(_ value: some FixedWidthInteger) {
-                for shift in stride(from: 0, to: value.bitWidth, by: 8) { bytes.append(UInt8(truncatingIfNeeded: value >> shift)) }
+                for shift in stride(from: 0, to: value.bitWidth, by: 8) {
+                    bytes.append(UInt8(truncatingIfNeeded: value >> shift))
+                }
             }
             put(DatagramRecord.magic)
             put(side.rawValue)
@@ -42,12 +53,24 @@ struct WireCheckTests {
         }
 
         /// - Parameter packets: Time, bytes of the frame, its length on the wire.
-        func capture(_ packets: [(time: Int64, bytes: [UInt8], length: Int)], role: String = "both", name: String = "lo", statistics: CaptureStatistics? = nil) throws {
+        func capture(
+            _ packets: [(time: Int64, bytes: [UInt8], length: Int)],
+            role: String = "both",
+            name: String = "lo",
+            statistics: CaptureStatistics? = nil
+        ) throws {
             let writer = try PcapngWriter(path + "/wire-\(name).pcapng", application: "test")
             var interface = CaptureInterface(linkType: LinkType.raw, snapLength: 0, resolution: .nanoseconds)
             (interface.name, interface.purpose) = (name, role)
             let index = writer.add(interface)
-            for packet in packets { writer.append(interface: index, time: packet.time, originalLength: packet.length, bytes: packet.bytes.span.bytes) }
+            for packet in packets {
+                writer.append(
+                    interface: index,
+                    time: packet.time,
+                    originalLength: packet.length,
+                    bytes: packet.bytes.span.bytes
+                )
+            }
             if let statistics { writer.append(statistics, interface: index, time: 0) }
             try writer.finish()
         }
@@ -55,23 +78,38 @@ struct WireCheckTests {
 
     private static func datagram(_ sequence: UInt64, payload: Int = 68, flow: UInt32 = 7) -> [UInt8] {
         var bytes: [UInt8] = []
-        WireHeader(.data, flow: flow, sequence: sequence, sendTime: 0, payloadByteCount: UInt16(payload)).append(to: &bytes)
+        WireHeader(.data, flow: flow, sequence: sequence, sendTime: 0, payloadByteCount: UInt16(payload)).append(
+            to: &bytes
+        )
         return bytes + [UInt8](repeating: 0xA5, count: payload)
     }
 
-    private static func big(_ value: Int, _ count: Int = 2) -> [UInt8] { (0..<count).map { UInt8(truncatingIfNeeded: value >> (8 * (count - 1 - $0))) } }
+    private static func big(_ value: Int, _ count: Int = 2) -> [UInt8] {
+        (0..<count).map { UInt8(truncatingIfNeeded: value >> (8 * (count - 1 - $0))) }
+    }
 
     /// An IPv4 packet; `fragment` is the field of that name.
     private static func ip(_ payload: [UInt8], id: Int, fragment: Int = 0) -> [UInt8] {
-        [0x45, 0] + big(payload.count + 20) + big(id) + big(fragment) + [64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2] + payload
+        [0x45, 0] + big(payload.count + 20) + big(id) + big(fragment) + [64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]
+            + payload
     }
-    private static func udp(_ payload: [UInt8], port: Int = 5_000) -> [UInt8] { big(port) + big(6_000) + big(payload.count + 8) + [0, 0] + payload }
+    private static func udp(_ payload: [UInt8], port: Int = 5_000) -> [UInt8] {
+        big(port) + big(6_000) + big(payload.count + 8) + [0, 0] + payload
+    }
 
     /// Datagrams 0 to 9, 10 us apart: what was sent and received, and the frame of each.
     private func usual(_ folder: Folder, count: Int = 10, length: UInt16 = 100) throws {
         let times = (0..<count).map { Int64($0) * 10_000 + 5_000_000_000 }
-        try folder.log(.sent, times.enumerated().map { (UInt64($0.offset), 1, $0.element, $0.element + 9_000) }, length: length)
-        try folder.log(.received, times.enumerated().map { (UInt64($0.offset), 1, $0.element + 4_000, $0.element + 30_000) }, length: length)
+        try folder.log(
+            .sent,
+            times.enumerated().map { (UInt64($0.offset), 1, $0.element, $0.element + 9_000) },
+            length: length
+        )
+        try folder.log(
+            .received,
+            times.enumerated().map { (UInt64($0.offset), 1, $0.element + 4_000, $0.element + 30_000) },
+            length: length
+        )
     }
     private func frames(_ count: Int = 10) -> [(time: Int64, bytes: [UInt8], length: Int)] {
         (0..<count).map { index in
@@ -121,7 +159,9 @@ struct WireCheckTests {
             let end = min(begin + 1_480, whole.count)
             return Self.ip(Array(whole[begin..<end]), id: 9, fragment: begin / 8 | (end < whole.count ? 0x2000 : 0))
         }
-        try folder.capture(parts.enumerated().map { (time + 4_000 + Int64($0.offset) * 1_000, $0.element, $0.element.count) })
+        try folder.capture(
+            parts.enumerated().map { (time + 4_000 + Int64($0.offset) * 1_000, $0.element, $0.element.count) }
+        )
         let check = try WireCheck(folders: [folder.path])
         #expect(check.verdict == .confirmed, "\(check.reasons)")
         #expect((check.datagrams?.wireIn, check.datagrams?.stampsEqual) == (1, 1))
@@ -129,7 +169,11 @@ struct WireCheckTests {
         let lossy = try Folder()
         try lossy.log(.sent, [(0, 1, time, time + 9_000)], length: 3_000)
         try lossy.log(.received, [], length: 3_000)
-        try lossy.capture([parts[2], parts[0]].enumerated().map { (time + 4_000 + Int64($0.offset) * 1_000, $0.element, $0.element.count) })
+        try lossy.capture(
+            [parts[2], parts[0]].enumerated().map {
+                (time + 4_000 + Int64($0.offset) * 1_000, $0.element, $0.element.count)
+            }
+        )
         let lost = try WireCheck(folders: [lossy.path])
         #expect(lost.datagrams?.wireIn == 0)
         #expect(lost.verdict != .contradicted, "\(lost.reasons)")
@@ -140,7 +184,8 @@ struct WireCheckTests {
         let folder = try Folder()
         try usual(folder)
         try folder.capture(frames())
-        try #"{"errors":[],"pipelines":{"sent":{"stages":{"udp_send":{}}},"r":{"stages":{"udp_receive":{"socket_dropped":0}}}}}"#
+        try
+            #"{"errors":[],"pipelines":{"sent":{"stages":{"udp_send":{}}},"r":{"stages":{"udp_receive":{"socket_dropped":0}}}}}"#
             .write(toFile: folder.path + "/summary.json", atomically: true, encoding: .utf8)
         #expect(try WireCheck(folders: [folder.path]).verdict == .confirmed)
         try Data().write(to: URL(filePath: folder.path + "/datagrams-sent.log"))
@@ -149,7 +194,9 @@ struct WireCheckTests {
         #expect(try WireCheck(folders: [folder.path]).verdict == .inconclusive)
     }
 
-    @Test("a capture that another program made, without statistics or probes, confirms what it shows from first to last")
+    @Test(
+        "a capture that another program made, without statistics or probes, confirms what it shows from first to last"
+    )
     func foreignCapture() throws {
         let folder = try Folder()
         try usual(folder)
@@ -171,7 +218,11 @@ struct WireCheckTests {
         let check = try WireCheck(folders: [folder.path])
         #expect(check.warnings.contains { $0.contains("33 of 40 bytes") }, "\(check.warnings)")
         #expect(check.verdict == .contradicted)
-        try #"{"errors":["the disk is full"]}"#.write(toFile: folder.path + "/summary.json", atomically: true, encoding: .utf8)
+        try #"{"errors":["the disk is full"]}"#.write(
+            toFile: folder.path + "/summary.json",
+            atomically: true,
+            encoding: .utf8
+        )
         let failed = try WireCheck(folders: [folder.path])
         #expect(failed.verdict == .inconclusive)
         #expect(failed.reasons.contains { $0.contains("the disk is full") })
@@ -188,7 +239,9 @@ struct WireCheckTests {
         #expect(throws: WireCheck.Unreadable.self) { try WireCheck(folders: ["/nonexistent"]) }
     }
 
-    @Test("two hosts: clocks apart by an hour meet through flows both ways, within half a round trip; one way alone tells nothing")
+    @Test(
+        "two hosts: clocks apart by an hour meet through flows both ways, within half a round trip; one way alone tells nothing"
+    )
     func twoHosts() throws {
         let (one, two) = (try Folder(host: "one"), try Folder(host: "two"))
         let apart: Int64 = 3_600_000_000_000
@@ -197,8 +250,23 @@ struct WireCheckTests {
         let times = (0..<200).map { Int64($0) * 1_000_000 + 5_000_000_000 }
         // Up: 100 us base; down: the same.
         try one.log(.sent, times.enumerated().map { (UInt64($0.offset), 1, $0.element, $0.element + 9_000) })
-        try two.log(.received, times.enumerated().map { (UInt64($0.offset), 1, second($0.element + 100_000 + Int64($0.offset % 7) * 3_000), second($0.element + 200_000)) })
-        func capture(_ folder: Folder, _ role: String, _ shift: Int64, _ flow: UInt32, _ name: String, isSecond: Bool = false) throws {
+        try two.log(
+            .received,
+            times.enumerated().map {
+                (
+                    UInt64($0.offset), 1, second($0.element + 100_000 + Int64($0.offset % 7) * 3_000),
+                    second($0.element + 200_000)
+                )
+            }
+        )
+        func capture(
+            _ folder: Folder,
+            _ role: String,
+            _ shift: Int64,
+            _ flow: UInt32,
+            _ name: String,
+            isSecond: Bool = false
+        ) throws {
             try folder.capture(
                 times.enumerated().map { index, time in
                     let bytes = Self.ip(Self.udp(Self.datagram(UInt64(index), flow: flow)), id: index + 1)
@@ -214,8 +282,18 @@ struct WireCheckTests {
         #expect(try WireCheck(folders: [one.path, two.path]).verdict == .inconclusive)
         // The way back, in logs of their own.
         let (three, four) = (try Folder(host: "two"), try Folder(host: "one"))
-        try three.log(.sent, times.enumerated().map { (UInt64($0.offset), 1, second($0.element), second($0.element + 9_000)) }, flow: 8)
-        try four.log(.received, times.enumerated().map { (UInt64($0.offset), 1, $0.element + 100_000 + Int64($0.offset % 7) * 3_000, $0.element + 200_000) }, flow: 8)
+        try three.log(
+            .sent,
+            times.enumerated().map { (UInt64($0.offset), 1, second($0.element), second($0.element + 9_000)) },
+            flow: 8
+        )
+        try four.log(
+            .received,
+            times.enumerated().map {
+                (UInt64($0.offset), 1, $0.element + 100_000 + Int64($0.offset % 7) * 3_000, $0.element + 200_000)
+            },
+            flow: 8
+        )
         try capture(three, "tx", 3_000, 8, "down-out", isSecond: true)
         try capture(four, "rx", 100_000, 8, "down-in")
         let check = try WireCheck(folders: [one.path, two.path, three.path, four.path])

@@ -37,7 +37,9 @@ struct RealWireTests {
     }
 
     /// One end of a path: a run of its own, in a namespace of its own.
-    private func receive(_ network: Network, _ scratch: Scratch, options: String = "", tap: String = "") throws -> Program {
+    private func receive(_ network: Network, _ scratch: Scratch, options: String = "", tap: String = "") throws
+        -> Program
+    {
         let text = """
             run: { duration: 1min }
             pipelines:
@@ -47,13 +49,25 @@ struct RealWireTests {
                 observers: [ { type: datagram_log }, { type: pcap, interface: veth1, role: rx, snaplen: 128B\(tap) } ]
             """
         try Data(text.utf8).write(to: URL(filePath: scratch.path + "/receive.yaml"))
-        let program = try Program(["run", "receive.yaml", "--quiet", "--out", "receive"], in: scratch.path, namespace: network.far)
+        let program = try Program(
+            ["run", "receive.yaml", "--quiet", "--out", "receive"],
+            in: scratch.path,
+            namespace: network.far
+        )
         // The socket is bound when the tap is live.
         while try !network.run(in: network.far, "ss", "-Huln").contains(":5601") {}
         return program
     }
 
-    private func send(_ network: Network, _ scratch: Scratch, size: Int, count: Int, rate: String, generator: String = "", tap: String = "") throws {
+    private func send(
+        _ network: Network,
+        _ scratch: Scratch,
+        size: Int,
+        count: Int,
+        rate: String,
+        generator: String = "",
+        tap: String = ""
+    ) throws {
         let text = """
             run: { duration: 1min }
             pipelines:
@@ -64,7 +78,11 @@ struct RealWireTests {
                 observers: [ { type: datagram_log }, { type: pcap, interface: veth0, role: tx, snaplen: 128B\(tap) } ]
             """
         try Data(text.utf8).write(to: URL(filePath: scratch.path + "/send.yaml"))
-        let (_, _, errors) = try Program(["run", "send.yaml", "--quiet", "--out", "send"], in: scratch.path, namespace: network.near).end()
+        let (_, _, errors) = try Program(
+            ["run", "send.yaml", "--quiet", "--out", "send"],
+            in: scratch.path,
+            namespace: network.near
+        ).end()
         #expect(!errors.contains("error:"), "\(errors)")
     }
 
@@ -77,7 +95,9 @@ struct RealWireTests {
 
     private func check(_ scratch: Scratch, _ folders: [String]) throws -> (status: CInt, output: Output) {
         let (status, text, errors) = try Program(["wire", "check", "--json"] + folders, in: scratch.path).end()
-        guard let output = try? JSONDecoder().decode(Output.self, from: Data(text.utf8)) else { throw Failure(text: errors) }
+        guard let output = try? JSONDecoder().decode(Output.self, from: Data(text.utf8)) else {
+            throw Failure(text: errors)
+        }
         return (status, output)
     }
     private struct Failure: Error { var text: String }
@@ -100,7 +120,10 @@ struct RealWireTests {
         return (scratch, status, output)
     }
 
-    @Test("two taps on a veth pair, 100,000 datagrams at 100 kpps: every one accounted for, three times of three", arguments: [200, 1_200])
+    @Test(
+        "two taps on a veth pair, 100,000 datagrams at 100 kpps: every one accounted for, three times of three",
+        arguments: [200, 1_200]
+    )
     func taps(size: Int) throws {
         let network = try Network()
         for _ in 0..<3 {
@@ -111,7 +134,10 @@ struct RealWireTests {
             #expect((datagrams.sent, datagrams.wire_out, datagrams.wire_in) == (100_000, 100_000, 100_000))
             #expect(datagrams.received + (output.counters.socket_dropped ?? 0) == 100_000)
             #expect(datagrams.stamps_equal == datagrams.received)
-            #expect(datagrams.left_before_sent.count + datagrams.came_before_left.count + datagrams.stamped_before_came.count == 0)
+            #expect(
+                datagrams.left_before_sent.count + datagrams.came_before_left.count
+                    + datagrams.stamped_before_came.count == 0
+            )
             #expect(output.taps.allSatisfy { $0.unread == 0 && $0.dropped == 0 })
         }
     }
@@ -161,7 +187,13 @@ struct RealWireTests {
 
     @Test("a ring that is too small contradicts nobody, and says what it lost")
     func smallRing() throws {
-        let (_, status, output) = try bothEnds(try Network(), size: 200, count: 60_000, rate: "160Mbit/s", tap: ", ring: 64KiB, timeout: 100ms")
+        let (_, status, output) = try bothEnds(
+            try Network(),
+            size: 200,
+            count: 60_000,
+            rate: "160Mbit/s",
+            tap: ", ring: 64KiB, timeout: 100ms"
+        )
         #expect(status == 3)
         #expect(output.verdict == "INCONCLUSIVE")
         for tap in output.taps {
@@ -205,9 +237,15 @@ struct RealWireTests {
         try Data(text.utf8).write(to: URL(filePath: scratch.path + "/both.yaml"))
         var folder = ""
         for index in 0..<10 {
-            let (status, _, errors) = try Program(["run", "both.yaml", "--quiet", "--out", "run\(index)"], in: scratch.path, namespace: network.near).end()
+            let (status, _, errors) = try Program(
+                ["run", "both.yaml", "--quiet", "--out", "run\(index)"],
+                in: scratch.path,
+                namespace: network.near
+            ).end()
             #expect(status == 0, "\(errors)")
-            folder = "run\(index)/" + (try #require(FileManager.default.contentsOfDirectory(atPath: scratch.path + "/run\(index)").first))
+            folder =
+                "run\(index)/"
+                + (try #require(FileManager.default.contentsOfDirectory(atPath: scratch.path + "/run\(index)").first))
             let (_, output) = try check(scratch, [folder])
             #expect(output.verdict == "CONFIRMED", "\(output.reasons)")
             #expect(output.taps.allSatisfy { $0.unread == 0 })
@@ -224,11 +262,17 @@ struct RealWireTests {
         #expect(info.output.contains("nanoseconds"))
         let dump = try Network.command("tcpdump", "-n", "-r", file, "-w", "/dev/null")
         #expect(dump.status == 0, "\(dump.output)")
-        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+        let root = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
         let script = root.appending(path: "tools/wireshark/tributary.lua").path
-        let names = ["type", "flags", "flow", "sequence", "send_time", "offset", "payload_length"].map { "tributary." + $0 }
+        let names = ["type", "flags", "flow", "sequence", "send_time", "offset", "payload_length"].map {
+            "tributary." + $0
+        }
         let (status, text) = try Network.command(
-            ["tshark", "-X", "lua_script:" + script, "-r", file, "-T", "fields", "-E", "separator=,", "-Y", "tributary"] + names.flatMap { ["-e", $0] }
+            [
+                "tshark", "-X", "lua_script:" + script, "-r", file, "-T", "fields", "-E", "separator=,", "-Y",
+                "tributary",
+            ] + names.flatMap { ["-e", $0] }
         )
         #expect(status == 0, "\(text.prefix(500))")
         let rows = text.split(separator: "\n").filter { $0.first?.isNumber == true }
@@ -241,11 +285,24 @@ struct RealWireTests {
         #expect(rows.count == ours.count)
         #expect(rows.map(String.init) == ours)
         #expect(rows.count > 5_000)
-        let comments = try Network.command("tshark", "-r", file, "-T", "fields", "-e", "frame.comment", "-Y", "frame.comment")
+        let comments = try Network.command(
+            "tshark",
+            "-r",
+            file,
+            "-T",
+            "fields",
+            "-e",
+            "frame.comment",
+            "-Y",
+            "frame.comment"
+        )
         #expect(comments.output.contains("flow 1 seq"))
     }
 
-    @Test("a movie from two servers: its log is confirmed, and every chunk has its times on the wire", arguments: ["tcp", "udp"])
+    @Test(
+        "a movie from two servers: its log is confirmed, and every chunk has its times on the wire",
+        arguments: ["tcp", "udp"]
+    )
     func movie(transport: String) async throws {
         let scratch = try Scratch()
         try scratch.file("movie.bin", byteCount: 1_000_000)
@@ -316,7 +373,9 @@ struct RealWireTests {
         defer { close(receiver) }
         var on: CInt = 1
         setsockopt(sender, CInt(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<CInt>.size))
-        try #require(cbatchio_configure(receiver, AF_INET, UInt32(CBATCHIO_RECEIVE_STAMPS)) == UInt32(CBATCHIO_RECEIVE_STAMPS))
+        try #require(
+            cbatchio_configure(receiver, AF_INET, UInt32(CBATCHIO_RECEIVE_STAMPS)) == UInt32(CBATCHIO_RECEIVE_STAMPS)
+        )
         let vectors = try #require(cbatchio_create(1))
         defer { cbatchio_destroy(vectors) }
         var room = [UInt8](repeating: 0, count: 65_536)
@@ -342,7 +401,11 @@ struct RealWireTests {
         while let packet = reader.next() {
             let file = reader.file
             let bytes = file.span.extracting(packet.bytes)
-            let decoded = PacketDecoder.decode(bytes, originalLength: packet.originalLength, linkType: reader.interfaces[0].linkType)
+            let decoded = PacketDecoder.decode(
+                bytes,
+                originalLength: packet.originalLength,
+                linkType: reader.interfaces[0].linkType
+            )
             if decoded.isTCP { map.add(decoded, bytes, time: packet.time ?? 0) }
         }
         let stream = try #require(map.connections.first).fromA
@@ -372,10 +435,18 @@ struct RealWireTests {
                 sinks: [ { type: flow_stats } ]
             """
         try Data(text.utf8).write(to: URL(filePath: scratch.path + "/stage.yaml"))
-        let (status, _, errors) = try Program(["run", "stage.yaml", "--quiet", "--out", "run"], in: scratch.path, namespace: network.near).end()
+        let (status, _, errors) = try Program(
+            ["run", "stage.yaml", "--quiet", "--out", "run"],
+            in: scratch.path,
+            namespace: network.near
+        ).end()
         #expect(status == 0, "\(errors)")
-        let folder = scratch.path + "/run/" + (try #require(FileManager.default.contentsOfDirectory(atPath: scratch.path + "/run").first))
-        let object = try JSONSerialization.jsonObject(with: Data(contentsOf: URL(filePath: folder + "/summary.json"))) as? [String: Any]
+        let folder =
+            scratch.path + "/run/"
+            + (try #require(FileManager.default.contentsOfDirectory(atPath: scratch.path + "/run").first))
+        let object =
+            try JSONSerialization.jsonObject(with: Data(contentsOf: URL(filePath: folder + "/summary.json")))
+            as? [String: Any]
         let stages = ((object?["pipelines"] as? [String: Any])?["tap"] as? [String: Any])?["stages"] as? [String: Any]
         let counts = stages?["pcap"] as? [String: Any]
         #expect((counts?["packets"] as? NSNumber)?.intValue == 2_000)
@@ -385,10 +456,27 @@ struct RealWireTests {
     @Test("in a user namespace of one's own no root is needed; without any privilege the error says how to grant it")
     func privileges() throws {
         let scratch = try Scratch()
-        let outside = try Network.command("unshare", "-rn", "sh", "-c", "ip link set lo up && cd \(scratch.path) && \(Program.path) wire capture lo x.pcapng --seconds 0.1")
+        let outside = try Network.command(
+            "unshare",
+            "-rn",
+            "sh",
+            "-c",
+            "ip link set lo up && cd \(scratch.path) && \(Program.path) wire capture lo x.pcapng --seconds 0.1"
+        )
         #expect(outside.status == 0, "\(outside.output)")
         #expect(outside.output.contains("\"unread\":0"))
-        let none = try Network.command("setpriv", "--bounding-set=-all", "--inh-caps=-all", Program.path, "wire", "capture", "lo", scratch.path + "/y.pcapng", "--seconds", "0.1")
+        let none = try Network.command(
+            "setpriv",
+            "--bounding-set=-all",
+            "--inh-caps=-all",
+            Program.path,
+            "wire",
+            "capture",
+            "lo",
+            scratch.path + "/y.pcapng",
+            "--seconds",
+            "0.1"
+        )
         #expect(none.status == 1)
         #expect(none.output.contains("setcap cap_net_raw+ep"), "\(none.output)")
         #expect(!FileManager.default.fileExists(atPath: scratch.path + "/y.pcapng"))

@@ -43,7 +43,13 @@ public struct DatagramRecord: Hashable, Sendable {
             }
             if let run = open { each(run) }
             let size = UInt16(clamping: length)
-            open = DatagramRecord(flow: header.flow, length: size, lastLength: size, count: 1, sequence: header.sequence)
+            open = DatagramRecord(
+                flow: header.flow,
+                length: size,
+                lastLength: size,
+                count: 1,
+                sequence: header.sequence
+            )
         }
         if let run = open { each(run) }
     }
@@ -61,7 +67,9 @@ public struct DatagramRecord: Hashable, Sendable {
         guard bytes.byteCount >= headerByteCount, load(0) == magic, let side = Side(rawValue: load(8)) else {
             return "byte 0: no datagram log"
         }
-        guard load(12) == UInt32(byteCount) else { return "byte 12: records of \(load(12) as UInt32) bytes; expected \(byteCount)" }
+        guard load(12) == UInt32(byteCount) else {
+            return "byte 12: records of \(load(12) as UInt32) bytes; expected \(byteCount)"
+        }
         var offset = headerByteCount
         while bytes.byteCount - offset >= byteCount {
             let (length, count): (UInt16, UInt16) = (load(offset + 4), load(offset + 8))
@@ -84,6 +92,7 @@ public struct DatagramRecord: Hashable, Sendable {
             )
             offset += byteCount
         }
-        return offset == bytes.byteCount ? nil : "byte \(offset): a record has \(bytes.byteCount - offset) of \(byteCount) bytes"
+        return offset == bytes.byteCount
+            ? nil : "byte \(offset): a record has \(bytes.byteCount - offset) of \(byteCount) bytes"
     }
 }

@@ -12,7 +12,10 @@ func captures(_ bytes: UnsafeRawBufferPointer) {
     var end = 0
     var segments = 0
     while let packet = reader.next() {
-        precondition(packet.bytes.lowerBound >= end && packet.bytes.upperBound <= bytes.count, "a packet outside the file")
+        precondition(
+            packet.bytes.lowerBound >= end && packet.bytes.upperBound <= bytes.count,
+            "a packet outside the file"
+        )
         end = packet.bytes.upperBound
         let file = reader.file
         let span = file.span.extracting(packet.bytes)
@@ -28,16 +31,27 @@ func captures(_ bytes: UnsafeRawBufferPointer) {
         }
         if decoded.isUDP {
             let sequence = UInt64(decoded.identification) << UInt64(decoded.sourcePort % 50)
-            join.addWire(.out, flow: UInt32(decoded.destinationPort), sequence: sequence, length: decoded.payloadLength, time: packet.time ?? 0)
+            join.addWire(
+                .out,
+                flow: UInt32(decoded.destinationPort),
+                sequence: sequence,
+                length: decoded.payloadLength,
+                time: packet.time ?? 0
+            )
         }
         _ = reader.comments(of: packet)
     }
-    if let problem = reader.problem { precondition((0...bytes.count).contains(problem.offset), "a problem outside the file") }
+    if let problem = reader.problem {
+        precondition((0...bytes.count).contains(problem.offset), "a problem outside the file")
+    }
     var counted = 0
     for connection in map.connections {
         for stream in [connection.fromA, connection.fromB] {
             counted += stream.segmentCount
-            precondition(stream.uniqueByteCount + stream.duplicateByteCount <= stream.dataByteCount, "more bytes than came")
+            precondition(
+                stream.uniqueByteCount + stream.duplicateByteCount <= stream.dataByteCount,
+                "more bytes than came"
+            )
             precondition(stream.acknowledgedUnseen >= 0, "less than nothing is unseen")
             _ = stream.times(of: 0..<100)
             _ = stream.inOrderTimes(of: [1, 50, 100])

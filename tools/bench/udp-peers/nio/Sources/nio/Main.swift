@@ -144,7 +144,9 @@ final class Sending: ChannelInboundHandler, @unchecked Sendable {
                 sequence += 1
             }
             var envelope = AddressedEnvelope(remoteAddress: peer, data: buffers[index])
-            if segments > 1 { envelope.metadata = .init(ecnState: .transportNotCapable, packetInfo: nil, segmentSize: size) }
+            if segments > 1 {
+                envelope.metadata = .init(ecnState: .transportNotCapable, packetInfo: nil, segmentSize: size)
+            }
             channel.write(envelope, promise: index == last ? gone : nil)
         }
         calls += 1
@@ -190,7 +192,10 @@ final class Receiving: ChannelInboundHandler, @unchecked Sendable {
             .channelOption(.datagramVectorReadMessageCount, value: batch)
             .channelOption(.datagramReceiveOffload, value: joins)
             .channelOption(.datagramReceiveSegmentSize, value: joins)
-            .channelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: batch * (joins ? 65_536 : 2_048)))
+            .channelOption(
+                .recvAllocator,
+                value: FixedSizeRecvByteBufferAllocator(capacity: batch * (joins ? 65_536 : 2_048))
+            )
             .channelInitializer { channel in channel.pipeline.addHandler(self) }
             .bind(to: options.address("--listen")).wait()
         FileHandle.standardOutput.write(Data("port \(channel.localAddress?.port ?? 0)\n".utf8))
