@@ -14,6 +14,8 @@ struct ReportData {
     private static let unit: Int64 = 100_000
 
     let stories: [RunStory]
+    /// Every arm's repeats, to be paired with the first arm's.
+    let groups: [Comparison.Group]
 
     /// - Parameter movie: What a player is to load; `nil`: nothing is played.
     func json(movie: String?) -> String {
@@ -21,8 +23,39 @@ struct ReportData {
         let fields: [(key: String, value: SummaryValue)] = [
             (key: "unit", value: .integer(Self.unit)), (key: "end", value: .integer(end / Self.unit)),
             (key: "movie", value: movie.map { .text($0) } ?? .null), (key: "arms", value: .list(stories.map(arm))),
+            (key: "pairs", value: .list(pairs)),
         ]
         return SummaryValue.object(fields).json
+    }
+
+    /// Seconds that each repeat of an arm stalled more than the same repeat of the first arm over the same transport, with the
+    /// median; of arms with two repeats or more.
+    private var pairs: [SummaryValue] {
+        groups.compactMap { group -> SummaryValue? in
+            guard let first = groups.first(where: { $0.transport == group.transport }), first.arm != group.arm else {
+                return nil
+            }
+            let base = Dictionary(
+                first.runs.map { ($0.repetition, $0.stallTotal) },
+                uniquingKeysWith: { one, _ in one }
+            )
+            let differences = group.runs.compactMap { run -> Double? in
+                guard let own = run.stallTotal, let other = base[run.repetition] ?? nil else { return nil }
+                return own - other
+            }
+            guard differences.count > 1 else { return nil }
+            let sorted = differences.sorted()
+            let middle = sorted.count / 2
+            let median = sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+            return .object([
+                (
+                    key: "title",
+                    value: .text(group.transport.isEmpty ? group.arm : "\(group.arm) over \(group.transport)")
+                ),
+                (key: "base", value: .text(first.arm)), (key: "values", value: .list(differences.map { .number($0) })),
+                (key: "median", value: .number(median)),
+            ])
+        }
     }
 
     private func arm(_ story: RunStory) -> SummaryValue {

@@ -108,7 +108,7 @@ public struct ReportPage {
         }
         let script = ReportAsset.script
         let style = plots.style + "\n" + ReportAsset.style
-        let data = ReportData(stories: stories).json(movie: source)
+        let data = ReportData(stories: stories, groups: comparison.groups).json(movie: source)
         let policy = [
             "default-src 'none'", "script-src 'sha256-\(Self.digest(plots.script))' 'sha256-\(Self.digest(script))'",
             "style-src 'sha256-\(Self.digest(style))'", "media-src 'self' file: blob: data:", "img-src data:",

@@ -350,6 +350,38 @@
     );
     sized.push({ plot, box });
   });
+  if (raw.pairs.length) {
+    // A dot a repeat, a bar at the median: left of zero the arm stalled less than the first.
+    const canvas = element("canvas", { className: "pairs", role: "img", ariaLabel: raw.pairs.map((one) => `${one.title}: median ${one.median.toFixed(3)} s of ${one.values.length} pairs`).join("; ") });
+    gridPlots.append(element("div", { className: "plot wide" }, element("h2", {}, "Stalled, repeat by repeat, beside the first arm ", element("small", { text: "seconds; left of 0 is less" })), canvas));
+    const draw = () => {
+      const scale = devicePixelRatio, row = 26, width = canvas.clientWidth, height = row * raw.pairs.length + 24;
+      canvas.style.height = `${height}px`;
+      [canvas.width, canvas.height] = [width * scale, height * scale];
+      const context = canvas.getContext("2d");
+      context.scale(scale, scale);
+      context.font = "12px system-ui";
+      const all = raw.pairs.flatMap((one) => one.values).concat(0), least = Math.min(...all), most = Math.max(...all), label = Math.min(220, width * 0.4);
+      const x = (value) => label + 10 + ((value - least) / (most - least || 1)) * (width - label - 60);
+      context.fillStyle = variable("--line");
+      context.fillRect(x(0), 0, 1, height - 18);
+      raw.pairs.forEach((one, index) => {
+        const y = row * index + row / 2;
+        context.fillStyle = variable("--ink");
+        context.textAlign = "right";
+        context.fillText(one.title, label, y + 4, label);
+        context.fillStyle = colour(0);
+        for (const value of one.values) { context.beginPath(); context.arc(x(value), y, 3.5, 0, 7); context.fill(); }
+        context.fillStyle = colour(5);
+        context.fillRect(x(one.median) - 1, y - 9, 2, 18);
+      });
+      context.fillStyle = variable("--soft");
+      context.textAlign = "center";
+      for (const value of new Set([least, 0, most])) context.fillText(`${value.toFixed(1)} s`, x(value), height - 4);
+    };
+    draw();
+    addEventListener("resize", draw);
+  }
   for (const plot of timePlots) sized.push({ plot, box: plot.root.parentElement });
   binWidth.addEventListener("change", () => { top = tops(); for (const redraw of binned) redraw(); });
   for (const redraw of binned) redraw();
