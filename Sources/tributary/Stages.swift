@@ -29,10 +29,16 @@ struct Stages: ParsableCommand {
             }
             return
         }
-        guard let one = all.first(where: { $0.typeName == name }) else {
+        let ones = all.filter { $0.typeName == name }
+        guard !ones.isEmpty else {
             let near = closest(to: name, in: all.map(\.typeName)).map { "; did you mean '\($0)'?" } ?? ""
             throw ValidationError("no stage is called '\(name)'\(near)")
         }
+        for one in ones { show(one) }
+    }
+
+    /// One stage's reference page; a stage and an observer may share a name.
+    private func show(_ one: StageDescription) {
         if json { return Terminal.result(one.json.indentedJSON()) }
         Terminal.result("\(one.typeName) (\(one.kind.rawValue)): \(one.purpose)")
         if one.options.isEmpty { Terminal.result("  no options") }
