@@ -142,7 +142,6 @@ public struct CrossCheck: Sendable {
     public private(set) var lengthsDiffer = CheckCount()
 
     public private(set) var leftBeforeSent = CheckCount()
-    public private(set) var leftAfterReturn = CheckCount()
     public private(set) var cameBeforeLeft = CheckCount()
     public private(set) var stampedBeforeCame = CheckCount()
     public private(set) var readBeforeStamped = CheckCount()
@@ -172,7 +171,6 @@ public struct CrossCheck: Sendable {
     private var hasInferred = false
 
     /// - Parameters:
-    ///   - hasQueue: Whether packets may wait between the application and the sender's tap.
     ///   - clockSteps: Steps of the clock that its samples show.
     ///   - expectsSends: Whether there is a send log, even if nothing is in it; likewise `expectsReceipts`.
     ///   - doubts: What else keeps the logs from being judged.
@@ -181,7 +179,6 @@ public struct CrossCheck: Sendable {
         taps: [TapReport],
         counters: CheckCounters,
         clocks: ClockRelation = .oneHost,
-        hasQueue: Bool = true,
         clockSteps: Int = 0,
         expectsSends: Bool = false,
         expectsReceipts: Bool = false,
@@ -202,13 +199,13 @@ public struct CrossCheck: Sendable {
         isOneHost = bound == 0
         grain = taps.map(\.grain).max() ?? 0
         closed = counters.receiverClosed
-        examine(join, bound: bound, isOneHost: bound == 0, hasQueue: hasQueue)
+        examine(join, bound: bound, isOneHost: isOneHost)
         judge(taps, counters, clocks, clockSteps, join, doubts)
     }
 
     // MARK: Counting
 
-    private mutating func examine(_ join: DatagramJoin, bound: Int64, isOneHost: Bool, hasQueue: Bool) {
+    private mutating func examine(_ join: DatagramJoin, bound: Int64, isOneHost: Bool) {
         var histograms = Histograms()
         for flow in join.flows {
             let id = flow.id
@@ -227,7 +224,7 @@ public struct CrossCheck: Sendable {
                 if facts.contains(.wireIn) { wireIn += 1 }
                 if facts.contains(.received) { received += 1 }
                 sets(id, sequence, entry)
-                times(id, sequence, entry, bound, isOneHost, hasQueue, &histograms)
+                times(id, sequence, entry, bound, &histograms)
                 if facts.contains(.wireIn) {
                     if entry.wireIn < lastIn { reorderedOnWire += 1 } else { lastIn = entry.wireIn }
                     // A counter of super-packets does not say which datagrams were in them.
@@ -267,8 +264,6 @@ public struct CrossCheck: Sendable {
         _ sequence: UInt64,
         _ entry: JoinedDatagram,
         _ bound: Int64,
-        _ isOneHost: Bool,
-        _ hasQueue: Bool,
         _ histograms: inout Histograms
     ) {
         let facts = entry.facts
@@ -277,9 +272,6 @@ public struct CrossCheck: Sendable {
             let delay = difference(entry.wireOut, entry.before)
             if delay < -grain { leftBeforeSent.note(id, sequence, -delay) }
             histograms.applicationToWire.record(delay)
-            if !hasQueue, let after = entry.after, difference(entry.wireOut, after) > grain {
-                leftAfterReturn.note(id, sequence, difference(entry.wireOut, after))
-            }
         } else if !hasOut, facts.isSuperset(of: [.sent, .wireIn]) {
             let delay = difference(entry.wireIn, entry.before)
             if delay < -(bound + grain) { leftBeforeSent.note(id, sequence, -delay) }
@@ -364,6 +356,9 @@ public struct CrossCheck: Sendable {
                 doubts.append("\(tap.undecoded) of \(tap.delivered) packets at \(tap.name) could not be read")
             }
         }
+        if join.ignoredCount > 0 {
+            doubts.append("there are more than \(DatagramJoin.mostFlows) flows; \(join.ignoredCount) datagrams were left out")
+        }
         if wireOut == 0, wireIn == 0 { doubts.append("the taps saw no datagram of these logs") }
         if sent == 0, received == 0 { doubts.append("there is no log to confirm") }
         if clockSteps > 0 {
@@ -402,7 +397,7 @@ public struct CrossCheck: Sendable {
         }
 
         // Times.
-        judgeTimes(join, &wrong, &doubts)
+        judgeTimes(&wrong, &doubts)
 
         let seen = [
             hasOut && hasSendLog ? ratio(sent - sentOnly.count, sent) : 1,
@@ -506,11 +501,11 @@ public struct CrossCheck: Sendable {
         }
     }
 
-    private mutating func judgeTimes(_ join: DatagramJoin, _ wrong: inout [String], _ doubts: inout [String]) {
-        func judge(_ check: CheckCount, _ of: Int64, _ words: String, _ log: String) {
+    private mutating func judgeTimes(_ wrong: inout [String], _ doubts: inout [String]) {
+        func judge(_ check: CheckCount, _ words: String, _ log: String) {
             guard check.count > 0 else { return }
             // One log's times are wrong here and there; a clock that was set is wrong from then on.
-            if check.count >= 10, isRun(check, of) {
+            if check.count >= 10, isRun(check) {
                 doubts.append(
                     "\(words) in \(check.count) datagrams without a break, by up to \(nanoseconds(check.worst)): a clock was set"
                 )
@@ -518,27 +513,25 @@ public struct CrossCheck: Sendable {
                 wrong.append("\(words) in \(check.count) datagrams, by up to \(nanoseconds(check.worst)): \(log)")
             }
         }
-        judge(leftBeforeSent, wireOut, "the send log's time is after the wire's", "the send log is wrong")
-        judge(leftAfterReturn, wireOut, "the wire's time is after the call returned", "the send log is wrong")
-        judge(cameBeforeLeft, wireIn, "the receiver's tap is before the sender's", "one of the taps is wrong")
+        judge(leftBeforeSent, "the send log's time is after the wire's", "the send log is wrong")
+        judge(cameBeforeLeft, "the receiver's tap is before the sender's", "one of the taps is wrong")
         judge(
             readBeforeStamped,
-            received,
             "the application had it before the kernel's stamp",
             "the receive log is wrong"
         )
-        judge(stampedBeforeCame, received, "the kernel's stamp is before the wire's", "the receive log is wrong")
+        judge(stampedBeforeCame, "the kernel's stamp is before the wire's", "the receive log is wrong")
         // A stamp that is not the tap's own: on one host both read the same field of the packet.
         let late = stampsDiffer.count - stampedBeforeCame.count
         if late > 0, stampsEqual > 0 {
-            judge(stampsDiffer, received, "the kernel's stamp is not the wire's", "the receive log is wrong")
+            judge(stampsDiffer, "the kernel's stamp is not the wire's", "the receive log is wrong")
         } else if late > 0, isOneHost {
             doubts.append("no kernel stamp is the tap's own: the receive log has other times than the kernel's")
         }
     }
 
     /// Whether the examples follow each other without one that is right between them.
-    private func isRun(_ check: CheckCount, _ total: Int64) -> Bool {
+    private func isRun(_ check: CheckCount) -> Bool {
         let sequences = check.examples.map(\.sequence)
         return zip(sequences, sequences.dropFirst()).allSatisfy { $1 &- $0 <= 2 }
     }

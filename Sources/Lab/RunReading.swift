@@ -112,7 +112,8 @@ public struct RunReading: Sendable {
         stalledPercent = last > 0 ? 100 * Double(stalled) / Double(last) : nil
     }
 
-    static func json(_ path: String) -> [String: Any]? {
+    /// A JSON object of a file; `nil` if there is none.
+    package static func json(_ path: String) -> [String: Any]? {
         guard let data = FileManager.default.contents(atPath: path) else { return nil }
         return (try? JSONSerialization.jsonObject(with: data)) as? [String: Any]
     }

@@ -137,7 +137,7 @@ public struct WireCheck: Sendable {
         }
         for source in sources { connections += source.tcp.connections }
         for folder in read { checkChunks(folder, sources) }
-        conclude(steps, runDoubts, sources.reduce(0) { $0 + $1.lostStreamCount })
+        conclude(steps, runDoubts, sources.reduce(0) { $0 + $1.lostStreamCount + $1.tcp.evictedCount })
     }
 
     /// Whether one of the runs had a stage of a type, and so has a log of it.

@@ -1,5 +1,6 @@
 public import CaptureFiles
 import Foundation
+import MeasureStages
 public import PipelineCore
 
 extension WireCheck {
@@ -283,7 +284,7 @@ extension WireCheck {
         for chunk in chunks {
             let row = chunk.row
             text +=
-                "chunk,,\(row.chunk.map(String.init) ?? ""),\(row.source.contains(",") ? "\"\(row.source)\"" : row.source),\(row.byteCount)"
+                "chunk,,\(row.chunk.map(String.init) ?? ""),\(csvField(row.source)),\(row.byteCount)"
             text +=
                 ",\(row.requested.map(String.init) ?? ""),,\(chunk.firstByte.map(String.init) ?? ""),\(chunk.lastByte.map(String.init) ?? "")"
             text += ",\(row.firstByte.map(String.init) ?? ""),\(row.done),\n"

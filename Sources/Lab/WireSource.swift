@@ -302,7 +302,9 @@ struct WireSource {
         for (index, both) in streams {
             let connection = tcp.connections[index]
             for (isFromA, scanner) in both where !scanner.frames.isEmpty {
-                if scanner.isLost || !scanner.hasAll { lostStreamCount += 1 }
+                // A stream that was too much to be kept is as lost as one with a hole.
+                let kept = isFromA ? connection.fromA : connection.fromB
+                if scanner.isLost || !scanner.hasAll || kept.evictedCount > 0 { lostStreamCount += 1 }
                 let stream = isFromA ? connection.fromA : connection.fromB
                 let place = server(isFromA ? connection.a : connection.b, isTCP: true)
                 for frame in scanner.frames {

@@ -43,10 +43,7 @@ struct ReportData {
                 guard let own = run.stallTotal, let other = base[run.repetition] ?? nil else { return nil }
                 return own - other
             }
-            guard differences.count > 1 else { return nil }
-            let sorted = differences.sorted()
-            let middle = sorted.count / 2
-            let median = sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
+            guard differences.count > 1, let median = median(differences) else { return nil }
             return .object([
                 (
                     key: "title",

@@ -1,5 +1,6 @@
 import Foundation
 import Lab
+import Measures
 import ReportAssets
 
 /// One page that lists the runs and experiments of a folder, newest first, with links to their pages.
@@ -32,8 +33,7 @@ public struct ReportIndex {
             for (place, group) in comparison.groups.enumerated() {
                 count += group.runs.count
                 func middle(_ value: (RunReading) -> Double?) -> String {
-                    let values = group.runs.compactMap(value).sorted()
-                    return values.isEmpty ? "-" : String(format: "%.3f", values[values.count / 2])
+                    median(group.runs.compactMap(value)).map { String(format: "%.3f", $0) } ?? "-"
                 }
                 let page = "\(name)/report.html"
                 let target = FileManager.default.fileExists(atPath: folder + "/" + page) ? page : name + "/"

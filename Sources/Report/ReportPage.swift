@@ -1,6 +1,7 @@
 import Crypto
 public import Foundation
 import Lab
+import Measures
 import PipelineCore
 import ReportAssets
 
@@ -145,8 +146,7 @@ public struct ReportPage {
         for group in comparison.groups {
             let runs = group.runs
             func middle(_ value: (RunReading) -> Double?) -> Double? {
-                let values = runs.compactMap(value).sorted()
-                return values.isEmpty ? nil : values[values.count / 2]
+                median(runs.compactMap(value))
             }
             let facts = intervals.first { $0["arm"]?.text == group.arm && $0["transport"]?.text == group.transport }
             let difference = Self.real(facts?["stall_difference_s"])

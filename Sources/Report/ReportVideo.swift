@@ -89,7 +89,7 @@ public struct ReportVideo {
             let rest = max(0, end - frame(parts.last?.end ?? 0))
             chains.append(
                 parts.indices.map { "[p\(arm)_\($0)]" }.joined()
-                    + "concat=n=\(parts.count):v=1:a=0,tpad=stop_mode=clone:stop=\(rest),"
+                    + "concat=n=\(parts.count):v=1:a=0,setpts=N/(\(Self.rate)*TB),tpad=stop_mode=clone:stop=\(rest),"
                     + "drawtext=textfile=\(title):expansion=none:x=12:y=12:fontsize=22:fontcolor=white:box=1:boxborderw=6:boxcolor=black@0.7,"
                     + "drawtext=text='%{pts\\:hms}':x=w-text_w-12:y=12:fontsize=22:fontcolor=white:box=1:boxborderw=6:boxcolor=black@0.7[a\(arm)]"
             )

@@ -39,8 +39,8 @@ struct RunStory {
     init(folder: String) throws(RunReading.Unreadable) {
         self.folder = folder
         reading = try RunReading(folder: folder)
-        run = Self.json(folder + "/run.json") ?? [:]
-        crosscheck = Self.json(folder + "/crosscheck.json")
+        run = RunReading.json(folder + "/run.json") ?? [:]
+        crosscheck = RunReading.json(folder + "/crosscheck.json")
         arm = reading.arm
         transport = reading.transport
         title = transport.isEmpty ? arm : "\(arm) over \(transport)"
@@ -49,7 +49,7 @@ struct RunStory {
         // A server's name may stand in the log alone.
         sources = named
         for row in table.rows where !sources.contains(row.source) { sources.append(row.source) }
-        let summary = Self.json(folder + "/summary.json") ?? [:]
+        let summary = RunReading.json(folder + "/summary.json") ?? [:]
         let stages = (summary["pipelines"] as? [String: Any] ?? [:]).values
             .compactMap { ($0 as? [String: Any])?["stages"] as? [String: Any] }
         let playout = stages.compactMap { $0["playout"] as? [String: Any] }.first ?? [:]
@@ -61,11 +61,6 @@ struct RunStory {
         objectByteCount = max(0, min(1 << 60, objectByteCount))
         readBuffer(folder)
         readEvents(folder)
-    }
-
-    private static func json(_ path: String) -> [String: Any]? {
-        guard let data = FileManager.default.contents(atPath: path) else { return nil }
-        return (try? JSONSerialization.jsonObject(with: data)) as? [String: Any]
     }
 
     private mutating func readBuffer(_ folder: String) {

@@ -100,7 +100,9 @@ public final class PcapObserver: ConfiguredObserver {
     public func finish(at now: Timestamp) throws(StageError) {
         guard let tap else { return }
         self.tap = nil
-        _ = tap.stop()
+        if let words = tap.stop().failure {
+            throw StageError(.outputFailed, "the capture at '\(options.interface)' failed: \(words)")
+        }
     }
 }
 

@@ -22,6 +22,8 @@ package final class PcapTap: @unchecked Sendable {
         package var dropped: UInt64 = 0
         package var sawEnd = false
         package var warnings: [String] = []
+        /// Why the capture is not whole, if it is not: the disk is full, privileges could not be given up.
+        package var failure: String?
         package var unread: Int64 { Int64(received) - Int64(dropped) - Int64(delivered) }
     }
 
@@ -121,7 +123,8 @@ package final class PcapTap: @unchecked Sendable {
         var outcome = Outcome()
         (outcome.delivered, outcome.received, outcome.dropped) = (delivered, handle.received, handle.dropped)
         outcome.sawEnd = sawEnd
-        outcome.warnings = handle.warnings + [failure.withLock { $0 }].compactMap { $0 }
+        outcome.warnings = handle.warnings
+        outcome.failure = failure.withLock { $0 }
         return outcome
     }
 

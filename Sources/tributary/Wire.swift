@@ -230,6 +230,7 @@ struct WireCapture: AsyncParsableCommand {
         await Signals.first(within: seconds)
         let outcome = tap.stop()
         for warning in outcome.warnings { Terminal.error("warning: \(warning)") }
+        defer { if let words = outcome.failure { Terminal.error("error: \(words)") } }
         func number(_ value: UInt64) -> SummaryValue { .integer(Int64(clamping: value)) }
         Terminal.result(
             SummaryValue.object([
@@ -238,6 +239,7 @@ struct WireCapture: AsyncParsableCommand {
                 (key: "unread", value: .integer(outcome.unread)), (key: "saw_end", value: .boolean(outcome.sawEnd)),
             ]).json
         )
+        if outcome.failure != nil { throw ExitCode(1) }
         #else
         Terminal.error(
             "error: this build cannot capture: install libpcap-dev and build with 'swift build --traits Pcap'"

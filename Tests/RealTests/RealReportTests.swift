@@ -165,7 +165,7 @@ struct RealReportTests {
         }
         let starts = found("freeze_start")
         for (begin, end) in zip(begins, ends) where end - begin > 0.6 {
-            let place = starts.firstIndex { abs($0 - begin) < 0.25 }
+            let place = starts.firstIndex { abs($0 - begin) < 0.15 }
             #expect(place != nil, "no freeze at \(begin): \(starts)")
         }
     }
@@ -241,7 +241,7 @@ struct RealReportTests {
         }
     }
 
-    @Test("400 runs in one index, newest first, in less than two seconds of a release build")
+    @Test("400 runs in one index, newest first, their names as text")
     func index() throws {
         let scratch = try Scratch()
         for number in 0..<400 {
