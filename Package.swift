@@ -34,6 +34,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
@@ -110,14 +111,14 @@ let package = Package(
         .target(
             name: "Lab",
             dependencies: [
-                "PipelineConfig", "PipelineRuntime", "Measures", "MeasureStages", "CaptureFiles", "Delivery",
+                "PipelineConfig", "PipelineRuntime", "Measures", "MeasureStages", "CaptureFiles", "Delivery", "Playout",
             ],
             swiftSettings: settings
         ),
         // The page's script and style are in the program: it runs wherever it is moved.
         .target(
             name: "ReportAssets",
-            resources: [.embedInCode("report.js"), .embedInCode("report.css")],
+            resources: [.embedInCode("report.js"), .embedInCode("report.css"), .embedInCode("player.js")],
             swiftSettings: testSettings
         ),
         .target(
@@ -125,10 +126,19 @@ let package = Package(
             dependencies: ["Lab", "PipelineCore", "Measures", "ReportAssets", crypto],
             swiftSettings: settings
         ),
+        // Pages and movies over HTTP while a run goes on; reads what the run writes, and is in nobody's way.
+        .target(
+            name: "LiveView",
+            dependencies: [
+                "Report", "Lab", "PipelineCore", .product(name: "Hummingbird", package: "hummingbird"),
+                .product(name: "HummingbirdCore", package: "hummingbird"),
+            ],
+            swiftSettings: settings
+        ),
         .executableTarget(
             name: "tributary",
             dependencies: [
-                "Report", "StandardStages", "PipelineRuntime", "Lab", "Measures", "RateTest", "CaptureFiles",
+                "LiveView", "Playout", "Report", "StandardStages", "PipelineRuntime", "Lab", "Measures", "RateTest", "CaptureFiles",
                 "WireStages", arguments,
             ],
             swiftSettings: settings

@@ -59,6 +59,8 @@ public struct Run: Sendable {
     public var progress: ProgressBoard?
     /// Where the pipelines tell each other what they are bound to.
     public var addresses = AddressBoard()
+    /// Where its sinks make known what they write, for those who read it meanwhile.
+    public var files = FileBoard()
 
     public init(
         file: RunFile,
@@ -88,7 +90,8 @@ public struct Run: Sendable {
             seed: file.settings.seed,
             runFolder: folder.map(Self.absolute),
             baseFolder: baseFolder,
-            addresses: addresses
+            addresses: addresses,
+            files: files
         )
         let isVirtual = file.settings.driver == .virtual
         var isFirst = true
@@ -123,6 +126,7 @@ public struct Run: Sendable {
                 control: control
             )
         }
+        for file in files.files { file.update { $0.hasEnded = true } }
         let result = RunResult(
             folder: folder,
             outcomes: outcomes,
@@ -213,7 +217,7 @@ public struct Run: Sendable {
         return error.localizedDescription
     }
 
-    static func absolute(_ path: String) -> String {
+    public static func absolute(_ path: String) -> String {
         URL(filePath: path, relativeTo: URL(filePath: FileManager.default.currentDirectoryPath + "/")).path
     }
 

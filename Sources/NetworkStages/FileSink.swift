@@ -36,6 +36,8 @@ public final class FileSink: Sink, Learner, Summarizing {
     private let options: Options
     private let path: String
     private var writer: FileWriter?
+    /// What others may read of it meanwhile.
+    private let arriving: ArrivingFile
     private var received = ByteRangeSet()
     private var objectByteCount: UInt64?
     private var isVerified = false
@@ -45,6 +47,8 @@ public final class FileSink: Sink, Learner, Summarizing {
         self.options = options
         path =
             options.path.hasPrefix("/") ? options.path : context.runFile(options.path) ?? context.resolve(options.path)
+        arriving = ArrivingFile(path: path + ".part")
+        context.files.post(arriving)
     }
 
     private var partPath: String { path + ".part" }
@@ -57,7 +61,7 @@ public final class FileSink: Sink, Learner, Summarizing {
         guard descriptor >= 0 else {
             throw StageError(.outputFailed, "cannot write '\(partPath)': \(Socket.message(errno))", errno: errno)
         }
-        writer = try FileWriter(descriptor: descriptor, path: partPath)
+        writer = try FileWriter(descriptor: descriptor, path: partPath, arriving: arriving)
     }
 
     public func consume(_ input: borrowing PacketBatch, at now: Timestamp) throws(StageError) -> Wake {
@@ -75,7 +79,9 @@ public final class FileSink: Sink, Learner, Summarizing {
                     try writer.write(piece, at: hole.lowerBound)
                 }
                 received.insert(range)
-            case .retract: received.remove(packet.objectOffset..<packet.objectEnd)
+            case .retract:
+                received.remove(packet.objectOffset..<packet.objectEnd)
+                try writer.retract(packet.objectOffset..<packet.objectEnd)
             case .done, .request, .hedge, .cancel: break
             }
         }
@@ -84,7 +90,9 @@ public final class FileSink: Sink, Learner, Summarizing {
 
     public func learn(_ report: Report) {
         switch report {
-        case .object(let byteCount): objectByteCount = byteCount
+        case .object(let byteCount):
+            objectByteCount = byteCount
+            arriving.update { $0.byteCount = byteCount }
         case .verified: isVerified = true
         default: break
         }
@@ -99,6 +107,7 @@ public final class FileSink: Sink, Learner, Summarizing {
             throw StageError(.outputFailed, "cannot rename '\(partPath)': \(Socket.message(errno))", errno: errno)
         }
         isInPlace = true
+        arriving.update { [path] in $0.path = path }
     }
 
     public func summary() -> [(key: String, value: SummaryValue)] {
@@ -114,8 +123,13 @@ public final class FileSink: Sink, Learner, Summarizing {
 ///
 /// The lane waits when the disk is that far behind: memory stays bounded, and the network is told by TCP.
 private final class FileWriter: Sendable {
+    private enum Piece: Sendable {
+        case bytes([UInt8], at: UInt64)
+        /// They were wrong: nobody is to read them until they come anew.
+        case retraction(Range<UInt64>)
+    }
     private struct State: Sendable {
-        var pieces: [(offset: UInt64, bytes: [UInt8])] = []
+        var pieces: [Piece] = []
         var byteCount = 0
         var isEnding = false
         var hasEnded = false
@@ -125,10 +139,12 @@ private final class FileWriter: Sendable {
     private static let limit = 64 << 20
     private let state = Mutex(State())
     private let path: String
+    private let arriving: ArrivingFile
     private let changed = Condition()
 
-    init(descriptor: CInt, path: String) throws(StageError) {
+    init(descriptor: CInt, path: String, arriving: ArrivingFile) throws(StageError) {
         self.path = path
+        self.arriving = arriving
         try BackgroundThread.start { [self] in
             run(descriptor)
             close(descriptor)
@@ -142,12 +158,19 @@ private final class FileWriter: Sendable {
     /// - Throws: What went wrong with an earlier one.
     func write(_ bytes: RawSpan, at offset: UInt64) throws(StageError) {
         let copy = unsafe bytes.withUnsafeBytes { unsafe Array($0) }
+        try take(.bytes(copy, at: offset), byteCount: copy.count)
+    }
+
+    /// Takes back what was written there before.
+    func retract(_ range: Range<UInt64>) throws(StageError) { try take(.retraction(range), byteCount: 0) }
+
+    private func take(_ piece: Piece, byteCount: Int) throws(StageError) {
         while true {
             let (failure, hasRoom) = state.withLock { state in
                 if state.failure != nil { return (state.failure, false) }
                 guard state.byteCount < Self.limit else { return (StageError?.none, false) }
-                state.pieces.append((offset, copy))
-                state.byteCount += copy.count
+                state.pieces.append(piece)
+                state.byteCount += byteCount
                 return (StageError?.none, true)
             }
             if let failure { throw failure }
@@ -179,8 +202,13 @@ private final class FileWriter: Sendable {
                 changed.wait()
                 continue
             }
-            for (offset, bytes) in pieces {
-                guard write(bytes, at: offset, to: descriptor) else { return }
+            for piece in pieces {
+                switch piece {
+                case .bytes(let bytes, let offset):
+                    guard write(bytes, at: offset, to: descriptor) else { return }
+                    arriving.update { $0.received.insert(offset..<offset + UInt64(bytes.count)) }
+                case .retraction(let range): arriving.update { $0.received.remove(range) }
+                }
             }
         }
     }

@@ -14,6 +14,8 @@ public struct StageContext {
     public var descriptors: Descriptors
     /// Addresses that pipelines of one file tell each other.
     public var addresses: AddressBoard
+    /// Files that the run writes and that others read meanwhile.
+    public var files: FileBoard
     /// Objects that stages of one lane share: the sockets of a server, between its capture and its sink.
     public var shared: LaneShared
 
@@ -25,6 +27,7 @@ public struct StageContext {
         baseFolder: String = "/",
         descriptors: Descriptors = Descriptors(),
         addresses: AddressBoard = AddressBoard(),
+        files: FileBoard = FileBoard(),
         shared: LaneShared = LaneShared()
     ) {
         self.name = name
@@ -34,6 +37,7 @@ public struct StageContext {
         self.baseFolder = baseFolder
         self.descriptors = descriptors
         self.addresses = addresses
+        self.files = files
         self.shared = shared
     }
 

@@ -162,6 +162,8 @@ public enum PlayerPreset: String, OptionChoice {
     case hlsJS = "hls_js"
     case bitmovinAndroid = "bitmovin_android"
     case mpv
+    /// Chromium's own player of one file over HTTP.
+    case chromium
     /// One chunk to start and to resume, at most 25 s ahead, as the Sabre simulator has it.
     case sabre
     /// At most 60 s ahead, as Pensieve's environment has it.
@@ -184,6 +186,7 @@ public enum PlayerPreset: String, OptionChoice {
         case .hlsJS: seconds(0, 0, 30)
         case .bitmovinAndroid: seconds(2.5, 2.5, 40)
         case .mpv: seconds(0, 1, nil)
+        case .chromium: seconds(0, 0, nil)
         case .sabre: seconds(0, 0, 25)
         case .pensieve: seconds(0, 0, 60)
         case .eager: seconds(0, 0, nil)

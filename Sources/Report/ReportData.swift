@@ -9,21 +9,26 @@ import PipelineCore
 struct ReportData {
     /// Widths of intervals that the page offers, in nanoseconds.
     static let binWidths: [Int64] = [100_000_000, 500_000_000, 1_000_000_000, 5_000_000_000]
-    private static let mostBins = 4_000
+    static let mostBins = 4_000
     private static let mostPoints = 6_000
-    private static let unit: Int64 = 100_000
+    /// Nanoseconds of a unit of the page's times.
+    static let unit: Int64 = 100_000
 
     let stories: [RunStory]
     /// Every arm's repeats, to be paired with the first arm's.
     let groups: [Comparison.Group]
 
-    /// - Parameter movie: What a player is to load; `nil`: nothing is played.
-    func json(movie: String?) -> String {
+    /// - Parameters:
+    ///   - movie: What a player is to load; `nil`: nothing is played.
+    ///   - feed: Where the page hears what has come since; `nil`: nothing more comes.
+    ///   - presence: What the page keeps open while it is looked at.
+    func json(movie: String?, feed: String? = nil, presence: String? = nil) -> String {
         let end = stories.map(\.end).max() ?? 0
         let fields: [(key: String, value: SummaryValue)] = [
             (key: "unit", value: .integer(Self.unit)), (key: "end", value: .integer(end / Self.unit)),
             (key: "movie", value: movie.map { .text($0) } ?? .null), (key: "arms", value: .list(stories.map(arm))),
-            (key: "pairs", value: .list(pairs)),
+            (key: "pairs", value: .list(pairs)), (key: "feed", value: feed.map { .text($0) } ?? .null),
+            (key: "presence", value: presence.map { .text($0) } ?? .null),
         ]
         return SummaryValue.object(fields).json
     }
@@ -55,13 +60,19 @@ struct ReportData {
         }
     }
 
+    /// State, beginning, end, media time, cause.
+    static func segment(_ segment: RunStory.Segment) -> SummaryValue {
+        .list([
+            .text(segment.state.rawValue), .integer(segment.begin / unit), .integer(segment.end / unit),
+            .integer(segment.media / unit), segment.cause.map { .text($0) } ?? .null,
+        ])
+    }
+
+    /// One letter a source.
+    static func letter(_ place: Int) -> Unicode.Scalar { Unicode.Scalar(UInt8(48 + min(74, place))) }
+
     private func arm(_ story: RunStory) -> SummaryValue {
-        let segments = story.segments.map { segment in
-            SummaryValue.list([
-                .text(segment.state.rawValue), .integer(segment.begin / Self.unit), .integer(segment.end / Self.unit),
-                .integer(segment.media / Self.unit), segment.cause.map { .text($0) } ?? .null,
-            ])
-        }
+        let segments = story.segments.map(Self.segment)
         let rows = story.table.rows.sorted { $0.done < $1.done }
         let places = Dictionary(story.sources.enumerated().map { ($1, $0) }, uniquingKeysWith: { first, _ in first })
         return .object([
@@ -87,8 +98,7 @@ struct ReportData {
             let place = Int64(clamping: row.offset ?? 0)
             times.append(.integer(now - time))
             offsets.append(.integer(place &- offset))
-            // One letter a source.
-            sources.unicodeScalars.append(Unicode.Scalar(UInt8(48 + min(74, places[row.source] ?? 0))))
+            sources.unicodeScalars.append(Self.letter(places[row.source] ?? 0))
             (time, offset) = (now, place)
         }
         return .object([

@@ -83,7 +83,7 @@ public struct ReportPage {
         func seconds(_ value: Double) -> String { String(format: "%.1f s", value) }
         let first = stories[0]
         guard stories.count > 1, let best = stories.dropFirst().min(by: { $0.stallTotal < $1.stallTotal }) else {
-            let count = Int(first.reading.stallCount ?? 0)
+            let count = first.stallCount
             return count == 0
                 ? "\(first.title) played without a stall."
                 : "\(first.title) stalled \(count) time\(count == 1 ? "" : "s") for \(seconds(first.stallTotal))."
@@ -92,7 +92,7 @@ public struct ReportPage {
         if abs(change) < 0.05 {
             return "\(best.title) stalled as long as \(first.title): \(seconds(first.stallTotal))."
         }
-        let servers = best.sources.count > 1 && first.reading.shares.filter { $0.share > 0 }.count == 1
+        let servers = best.sources.count > 1 && (first.reading?.shares ?? []).filter { $0.share > 0 }.count == 1
         let who = servers && change > 0 ? "A second server (\(best.title))" : best.title
         return change > 0
             ? "\(who) removed \(seconds(change)) of rebuffering: \(seconds(best.stallTotal)) where \(first.title) stalled for \(seconds(first.stallTotal))."
@@ -100,36 +100,88 @@ public struct ReportPage {
     }
 
     /// The whole page.
-    public func html(movie: Movie, plots: PlotLibrary) -> String {
+    ///
+    /// - Parameter presence: A path that the page keeps a request open to while somebody looks at it.
+    public func html(movie: Movie, plots: PlotLibrary, presence: String? = nil) -> String {
         var source: String?
+        var embedded: Data?
         switch movie {
         case .none: break
         case .linked(let path): source = path
-        case .embedded: source = "embedded"
+        case .embedded(let bytes): (source, embedded) = ("embedded", bytes)
         }
+        let data = ReportData(stories: stories, groups: comparison.groups).json(movie: source, presence: presence)
+        return Self.document(
+            title: stories.map(\.title).joined(separator: " | "),
+            heading: verdict,
+            table: table,
+            footer: footer,
+            data: data,
+            embedded: embedded,
+            asks: presence != nil,
+            plots: plots
+        )
+    }
+
+    /// The page of runs that go on: it has nothing in it, and hears everything from `feed`.
+    ///
+    /// - Parameters:
+    ///   - folders: Of the runs that have begun.
+    ///   - movie: What the players are to load.
+    ///   - feed: The path of the server-sent events.
+    public static func live(folders: [String], movie: String?, feed: String, plots: PlotLibrary) -> String {
+        let stories = folders.map { RunStory(begun: $0) }
+        let data = ReportData(stories: stories, groups: []).json(movie: movie, feed: feed)
+        let rows = stories.map { story in
+            "<tr><td>\(escaped(story.arm))</td><td>\(escaped(story.transport))</td></tr>"
+        }
+        return document(
+            title: stories.map(\.title).joined(separator: " | "),
+            heading: stories.isEmpty ? "No run has begun yet." : "Waiting for the first bytes.",
+            table: table(rows.joined()),
+            footer: footer(stories, [], "", isLive: true),
+            data: data,
+            embedded: nil,
+            asks: true,
+            plots: plots
+        )
+    }
+
+    /// - Parameter asks: Whether the page may talk to the server that it comes from.
+    private static func document(
+        title: String,
+        heading: String,
+        table: String,
+        footer: String,
+        data: String,
+        embedded: Data?,
+        asks: Bool,
+        plots: PlotLibrary
+    ) -> String {
         let script = ReportAsset.script
         let style = plots.style + "\n" + ReportAsset.style
-        let data = ReportData(stories: stories, groups: comparison.groups).json(movie: source)
         let policy = [
-            "default-src 'none'", "script-src 'sha256-\(Self.digest(plots.script))' 'sha256-\(Self.digest(script))'",
-            "style-src 'sha256-\(Self.digest(style))'", "media-src 'self' file: blob: data:", "img-src data:",
-            "base-uri 'none'", "form-action 'none'",
+            "default-src 'none'", "script-src 'sha256-\(digest(plots.script))' 'sha256-\(digest(script))'",
+            "style-src 'sha256-\(digest(style))'", "media-src 'self' file: blob: data:", "img-src data:",
+            "base-uri 'none'", "form-action 'none'", asks ? "connect-src 'self'" : "connect-src 'none'",
         ]
         var parts = [
             "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">",
             "<meta http-equiv=\"Content-Security-Policy\" content=\"\(policy.joined(separator: "; "))\">",
             "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">",
             "<meta name=\"referrer\" content=\"no-referrer\">",
-            "<title>\(Self.escaped(stories.map(\.title).joined(separator: " | ")))</title>",
+            // Without it a browser asks the server for a picture of its own.
+            "<link rel=\"icon\" href=\"data:,\">",
+            "<title>\(escaped(title))</title>",
             "<style>\(style)</style>\n</head>\n<body>",
-            "<header><h1>\(Self.escaped(verdict))</h1>\(table)</header>",
+            "<header><h1 id=\"verdict\">\(escaped(heading))</h1>\(table)</header>",
             "<main><section id=\"replay\" aria-label=\"Replay\"></section><section id=\"plots\" aria-label=\"Plots\"></section></main>",
             footer,
-            "<script type=\"application/json\" id=\"data\">\(Self.inScript(data))</script>",
+            "<script type=\"application/json\" id=\"data\">\(inScript(data))</script>",
         ]
-        if case .embedded(let bytes) = movie {
+        if let embedded {
             parts.append(
-                "<script type=\"application/octet-stream\" id=\"movie\">\(bytes.base64EncodedString())</script>"
+                "<script type=\"application/octet-stream\" id=\"movie\">\(embedded.base64EncodedString())</script>"
             )
         }
         parts += ["<script>\(plots.script)</script>", "<script>\(script)</script>", "</body>\n</html>\n"]
@@ -173,12 +225,16 @@ public struct ReportPage {
                 "<tr\(isShown ? " class=\"shown\"" : "")>" + cells.map { "<td>\(Self.escaped($0))</td>" }.joined()
                 + "</tr>"
         }
+        return Self.table(rows)
+    }
+
+    private static func table(_ rows: String) -> String {
         let heads = [
             "arm", "over", "runs", "start-up s", "stalls", "stalled s", "stalled %", "last byte s", "from",
             "stalled, to the first",
         ]
         return "<div class=\"scroll\"><table><thead><tr>" + heads.map { "<th scope=\"col\">\($0)</th>" }.joined()
-            + "</tr></thead><tbody>\(rows)</tbody></table></div>"
+            + "</tr></thead><tbody id=\"rows\">\(rows)</tbody></table></div>"
     }
 
     private static func real(_ value: SummaryValue?) -> Double? {
@@ -189,7 +245,14 @@ public struct ReportPage {
         }
     }
 
-    private var footer: String {
+    private var footer: String { Self.footer(stories, comparison.problems, command.joined(separator: " ")) }
+
+    private static func footer(
+        _ stories: [RunStory],
+        _ problems: [String],
+        _ command: String,
+        isLive: Bool = false
+    ) -> String {
         var lines: [String] = []
         for story in stories {
             func text(_ key: String) -> String { story.run[key].map { "\($0)" } ?? "-" }
@@ -209,11 +272,11 @@ public struct ReportPage {
                 "<details><summary>\(Self.escaped(story.title))</summary><dl>\(rows)</dl><pre>\(Self.escaped(story.run["config"] as? String ?? ""))</pre></details>"
             )
         }
-        let problems = comparison.problems.map { "<p class=\"problem\">\(Self.escaped($0))</p>" }.joined()
+        let problems = problems.map { "<p class=\"problem\">\(Self.escaped($0))</p>" }.joined()
         return
-            "<footer>\(problems)<p><button id=\"csv\" type=\"button\">Chunks as CSV</button> <button id=\"json\" type=\"button\">Data as JSON</button></p>"
-            + lines.joined()
-            + "<p>Made by <code>\(Self.escaped(command.joined(separator: " ")))</code>. Plots: uPlot 1.6.31, MIT licence.</p></footer>"
+            "<footer>\(problems)<p><button id=\"csv\" type=\"button\">Chunks as CSV</button>"
+            + (isLive ? "" : " <button id=\"json\" type=\"button\">Data as JSON</button>") + "</p>" + lines.joined()
+            + "<p>\(command.isEmpty ? "" : "Made by <code>\(Self.escaped(command))</code>. ")Plots: uPlot 1.6.31, MIT licence.</p></footer>"
     }
 
     /// Text in HTML: nothing in it is markup, and control characters are shown as what they are.

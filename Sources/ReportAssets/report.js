@@ -3,7 +3,7 @@
 (() => {
   const raw = JSON.parse(document.getElementById("data").textContent);
   const second = 1e9 / raw.unit;
-  const end = Math.max(1, raw.end / second);
+  let end = Math.max(1, raw.end / second);
   const element = (name, attributes = {}, ...children) => {
     const made = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) {
@@ -22,9 +22,10 @@
   const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const words = { startup: "starting", playing: "playing", stalled: "stalled", ended: "ended" };
 
+  const segmentOf = ([state, begin, finish, media, cause]) => ({ state, begin: begin / second, end: finish / second, media: media / second, cause });
   const arms = raw.arms.map((arm) => ({
     ...arm,
-    segments: arm.segments.map(([state, begin, finish, media, cause]) => ({ state, begin: begin / second, end: finish / second, media: media / second, cause })),
+    segments: arm.segments.map(segmentOf),
     chunks: { t: sums(arm.chunks.t).map((t) => t / second), s: arm.chunks.s, o: sums(arm.chunks.o) },
     buffer: { t: sums(arm.buffer.t).map((t) => t / second), v: sums(arm.buffer.v).map((v) => v / second) },
     frontier: { t: sums(arm.frontier.t).map((t) => t / second), v: sums(arm.frontier.v) },
@@ -45,12 +46,15 @@
     const media = segment.state === "playing" ? segment.media + Math.min(wall, segment.end) - segment.begin : segment.media;
     return { state: segment.state, media, cause: segment.cause };
   };
-  const stalls = arms.flatMap((arm) => arm.segments.filter((one) => one.state === "stalled").map((one) => one.begin)).sort((a, b) => a - b);
+  const stalls = () => arms.flatMap((arm) => arm.segments.filter((one) => one.state === "stalled").map((one) => one.begin)).sort((a, b) => a - b);
 
   // The clock of the run.
   const clock = { wall: 0, speed: 1, runs: false };
+  // While the run goes on the clock is its own, until somebody looks back.
+  let follows = Boolean(raw.feed);
   const listeners = [];
   const seek = (wall, keepsHash) => {
+    if (!keepsHash) setFollows(false);
     clock.wall = Math.min(end, Math.max(0, wall));
     for (const listener of listeners) listener(true);
     if (!keepsHash) history.replaceState(null, "", `#t=${clock.wall.toFixed(2)}&speed=${clock.speed}`);
@@ -65,7 +69,12 @@
   const previous = element("button", { type: "button", text: "‹ stall", title: "previous stall (p)" });
   const next = element("button", { type: "button", text: "stall ›", title: "next stall (n)" });
   const binWidth = element("select", { ariaLabel: "width of intervals" });
-  replay.append(element("div", { className: "controls" }, play, speed, previous, next, slider, time, element("label", {}, "intervals ", binWidth)));
+  const live = element("button", { type: "button", text: "● live", className: "live", ariaPressed: "true", title: "follow the run" });
+  const setFollows = (on) => {
+    follows = on && Boolean(raw.feed);
+    live.setAttribute("aria-pressed", String(follows));
+  };
+  replay.append(element("div", { className: "controls" }, ...(raw.feed ? [live] : []), play, speed, previous, next, slider, time, element("label", {}, "intervals ", binWidth)));
   const grid = element("div", { className: "arms" });
   replay.append(grid);
 
@@ -149,9 +158,9 @@
     // A tab that was hidden stops the clock instead of jumping.
     const passed = Math.min(0.25, (now - last) / 1000);
     last = now;
-    if (clock.runs) {
+    if (clock.runs && !follows) {
       clock.wall = Math.min(end, clock.wall + passed * clock.speed);
-      if (clock.wall >= end) toggle(false);
+      if (clock.wall >= end) raw.feed ? setFollows(true) : toggle(false);
       for (const listener of listeners) listener(false);
     }
     for (const player of players) {
@@ -161,15 +170,17 @@
   };
   let sampling = false;
   const toggle = (runs) => {
-    clock.runs = runs && clock.wall < end;
+    clock.runs = runs && (follows || clock.wall < end);
+    if (!clock.runs) setFollows(false);
     play.textContent = clock.runs ? "Pause" : "Play";
     for (const listener of listeners) listener(true);
   };
   const jump = (direction) => {
-    const candidates = direction > 0 ? stalls.filter((one) => one > clock.wall + 0.01) : stalls.filter((one) => one < clock.wall - 0.01).reverse();
+    const candidates = direction > 0 ? stalls().filter((one) => one > clock.wall + 0.01) : stalls().filter((one) => one < clock.wall - 0.01).reverse();
     if (candidates.length) seek(candidates[0]);
   };
   play.addEventListener("click", () => toggle(!clock.runs));
+  live.addEventListener("click", () => { setFollows(true); clock.wall = end; toggle(true); });
   speed.addEventListener("change", () => { clock.speed = Number(speed.value); for (const listener of listeners) listener(true); });
   slider.addEventListener("input", () => seek(Number(slider.value)));
   previous.addEventListener("click", () => jump(-1));
@@ -282,9 +293,10 @@
     counts: maximum(arms.flatMap((arm) => binsOf(arm).counts)) * 1.1,
     rate: maximum(arms.flatMap((arm) => rates(binsOf(arm)))) * 1.05,
   });
-  const bufferTop = maximum(arms.map((arm) => arm.buffer.v)) * 1.05, objectTop = Math.max(...arms.map((arm) => arm.bytes)) * 1.02;
+  const bufferTop = () => maximum(arms.map((arm) => arm.buffer.v)) * 1.05;
+  const objectTop = () => Math.max(1, ...arms.map((arm) => arm.bytes || arm.frontier.v.at(-1) || 0)) * 1.02;
   let top = tops();
-  const binned = [];
+  const binned = [], grown = [];
   const sized = [];
   const began = performance.now();
   const each = (make) => arms.forEach(make);
@@ -301,14 +313,21 @@
     const made = add(arm, "Throughput", "bit/s", arm.sources.map((name, index) => line(name, index, { paths: steps })), [edges(binsOf(arm)), ...rates(binsOf(arm))], top.rate);
     binned.push(() => { made.plot.scales.y.range = () => [0, top.rate || 1]; made.plot.setData([edges(binsOf(arm)), ...rates(binsOf(arm))], false); });
   });
-  each((arm) => add(arm, "Playout buffer", "s", [line("ahead", 2)], [arm.buffer.t, arm.buffer.v], bufferTop));
+  each((arm) => {
+    const made = add(arm, "Playout buffer", "s", [line("ahead", 2)], [arm.buffer.t, arm.buffer.v], bufferTop());
+    grown.push(() => { const most = bufferTop(); made.plot.scales.y.range = () => [0, most || 1]; made.plot.setData([arm.buffer.t, arm.buffer.v], false); });
+  });
   each((arm) => {
     // Two lines by uPlot; the dots of each source by hand, one for each pixel: a run may have hundreds of thousands.
-    const data = uPlot.join([arm.frontier, arm.played].map((list) => [list.t, list.v]));
-    const { t: times, s: owners, o: offsets } = arm.chunks;
+    const joined = () => {
+      const data = uPlot.join([arm.frontier, arm.played].map((list) => [list.t, list.v]));
+      const none = data[0].map(() => null);
+      return [data[0], ...arm.sources.map(() => none), data[1], data[2]];
+    };
     const dots = (plot) => {
+      const { t: times, s: owners, o: offsets } = arm.chunks;
       const { left, top, width, height } = plot.bbox, { min, max } = plot.scales.x, context = plot.ctx;
-      const across = width / (max - min), up = height / (objectTop || 1), size = Math.max(2, Math.round(2 * devicePixelRatio));
+      const across = width / (max - min), up = height / plot.scales.y.max, size = Math.max(2, Math.round(2 * devicePixelRatio));
       const colours = arm.sources.map((_, index) => colour(index)), last = arm.sources.map(() => -1);
       let low = 0, high = times.length;
       while (low < high) { const middle = (low + high) >> 1; if (times[middle] < min) low = middle + 1; else high = middle; }
@@ -327,10 +346,10 @@
       }
       context.restore();
     };
-    const none = data[0].map(() => null);
     const legend = arm.sources.map((name, index) => ({ label: name, stroke: colour(index), width: 1, paths: () => null, points: { show: false }, value: () => "" }));
-    add(arm, "Where the bytes belong", "offset", [...legend, line("without a gap", 4, { spanGaps: true }), line("played", 3, { spanGaps: true, dash: [5, 4] })],
-      [data[0], ...arm.sources.map(() => none), data[1], data[2]], objectTop, { hooks: { draw: [dots] } });
+    const made = add(arm, "Where the bytes belong", "offset", [...legend, line("without a gap", 4, { spanGaps: true }), line("played", 3, { spanGaps: true, dash: [5, 4] })],
+      joined(), objectTop(), { hooks: { draw: [dots] } });
+    grown.push(() => { const most = objectTop(); made.plot.scales.y.range = () => [0, most]; made.plot.setData(joined(), false); });
   });
   each((arm) => {
     if (!arm.delays || !arm.delays.rows.length) return;
@@ -396,12 +415,81 @@
     element("a", { href: url, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(url), 1000);
   };
-  document.getElementById("json").addEventListener("click", () => save("report.json", "application/json", document.getElementById("data").textContent));
+  document.getElementById("json")?.addEventListener("click", () => save("report.json", "application/json", document.getElementById("data").textContent));
   document.getElementById("csv").addEventListener("click", () => {
     const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
     const rows = arms.flatMap((arm) => arm.chunks.t.map((t, index) => `${quoted(arm.title)},${quoted(arm.sources[arm.chunks.s.charCodeAt(index) - 48] || "")},${t},${arm.chunks.o[index]}`));
     save("chunks.csv", "text/csv", "arm,source,done_s,offset\n" + rows.join("\n") + "\n");
   });
+
+  // What comes while the run goes on.
+  const listen = () => {
+    const feed = new EventSource(raw.feed);
+    const append = (list, patch, scale) => {
+      for (const key of ["t", "v"]) list[key].length = Math.min(list[key].length, patch.from);
+      for (const t of patch.t) list.t.push(t / second);
+      for (const v of patch.v) list.v.push(v / scale);
+    };
+    // Every patch says from where on it holds: nothing is doubled by hearing it twice.
+    const take = (arm, patch) => {
+      arm.bytes = patch.bytes;
+      arm.end = patch.end / second;
+      const { chunks } = arm, { from } = patch.chunks;
+      if (from > chunks.t.length) throw new Error(`a gap of ${from - chunks.t.length} chunks`);
+      chunks.t.length = chunks.o.length = from;
+      chunks.s = chunks.s.slice(0, from) + patch.chunks.s;
+      for (const t of patch.chunks.t) chunks.t.push(t / second);
+      for (const o of patch.chunks.o) chunks.o.push(o);
+      append(arm.buffer, patch.buffer, second);
+      append(arm.frontier, patch.frontier, 1);
+      append(arm.played, patch.played, 1);
+      arm.segments.length = patch.segments.from;
+      for (const one of patch.segments.list) arm.segments.push(segmentOf(one));
+      for (const { width, from, counts, bytes, isTooLong } of patch.bins || []) {
+        const bins = arm.bins.find((one) => one.width === width);
+        if (!bins) continue;
+        if (isTooLong) { arm.bins.splice(arm.bins.indexOf(bins), 1); continue; }
+        counts.forEach((list, source) => { bins.counts[source].length = from; bins.counts[source].push(...list); });
+        bytes.forEach((list, source) => { bins.bytes[source].length = from; bins.bytes[source].push(...list); });
+      }
+      arm.cells = patch.cells;
+    };
+    let drawn = 0, cost = 0, isDue = false;
+    const redraw = () => {
+      isDue = false;
+      const now = performance.now();
+      // A page that takes long to draw draws less often; it hears as often.
+      if (now - drawn < cost * 3) { isDue = true; requestAnimationFrame(redraw); return; }
+      end = Math.max(1, ...arms.map((arm) => arm.end || 0));
+      slider.max = end;
+      top = tops();
+      for (const refresh of binned.concat(grown)) refresh();
+      if (isWhole) zoom(0, end);
+      if (follows) { clock.wall = end; if (!clock.runs) toggle(true); }
+      for (const listener of listeners) listener(false);
+      drawn = performance.now();
+      cost = drawn - now;
+    };
+    // Whether nobody has zoomed in: then the plots grow with the run.
+    let isWhole = true;
+    for (const plot of timePlots) plot.over.addEventListener("mouseup", () => setTimeout(() => (isWhole = timePlots[0].scales.x.min <= 0 && timePlots[0].scales.x.max >= end - 1e-9)));
+    feed.addEventListener("tick", (event) => {
+      const message = JSON.parse(event.data);
+      window.tributary.ticks = (window.tributary.ticks || 0) + 1;
+      message.arms.forEach((patch, index) => patch && take(arms[index], patch));
+      document.getElementById("verdict").textContent = message.verdict;
+      const rows = document.getElementById("rows");
+      rows.replaceChildren(...arms.map((arm) => element("tr", {}, ...(arm.cells || [arm.title]).map((text) => element("td", { text })))));
+      if (!isDue) { isDue = true; requestAnimationFrame(redraw); }
+    });
+    // Another run has begun, or this one has ended: the server has another page for it.
+    feed.addEventListener("turn", () => { feed.close(); location.reload(); });
+    live.dataset.state = "open";
+    feed.onerror = () => (live.dataset.state = "lost");
+    feed.onopen = () => (live.dataset.state = "open");
+  };
+  if (raw.feed) listen();
+  if (raw.presence) new EventSource(raw.presence);
 
   // Where the address says.
   const hash = new URLSearchParams(location.hash.slice(1));

@@ -5,6 +5,7 @@ import Lab
 public import PipelineConfig
 import PipelineCore
 import PipelineRuntime
+import Playout
 
 /// What `run`, `watch` and `serve` have in common on the command line.
 struct OutputOptions: ParsableArguments {
@@ -40,6 +41,7 @@ struct RunCommand: AsyncParsableCommand {
     var repeats: Int?
     @Option(help: "Trials of an experiment that run side by side; replaces the file's.")
     var parallel: Int?
+    @OptionGroup var live: LiveOption
     @OptionGroup var output: OutputOptions
 
     func validate() throws {
@@ -59,6 +61,7 @@ struct RunCommand: AsyncParsableCommand {
                 title: title,
                 baseFolder: read.folder,
                 folder: (out ?? runFile.settings.out ?? "runs") + "/" + Run.folderName(title),
+                views: ViewOptions(live: live.address),
                 output: output
             )
         case .experiment(var experiment):
@@ -78,6 +81,7 @@ struct RunCommand: AsyncParsableCommand {
         let control = RunControl()
         let signals = Signals(control)
         defer { withExtendedLifetime(signals) {} }
+        let views = try await Views(ViewOptions(live: live.address), folder: folder, files: FileBoard())
         let display = ProgressDisplay(isQuiet: output.quiet)
         let count = experiment.trials.count
         let results: [(trial: Experiment.Trial, result: RunResult)]
@@ -108,7 +112,9 @@ struct RunCommand: AsyncParsableCommand {
             try results.map { try wireVerdict(of: $0.result, title: $0.trial.folder, isShort: true, json: output.json) }
             .max() ?? 0
         ReportCommand.afterRun(folder)
-        if control.state != .running { throw ExitCode(130) }
+        let wasInterrupted = control.state != .running
+        await views.linger(control)
+        if wasInterrupted { throw ExitCode(130) }
         if results.contains(where: { !$0.result.errors.isEmpty }) { throw ExitCode(1) }
         if status != 0 { throw ExitCode(status) }
     }
@@ -146,11 +152,14 @@ func performRun(
     baseFolder: String,
     folder: String?,
     addresses: AddressBoard = AddressBoard(),
+    views viewOptions: ViewOptions = ViewOptions(),
     output: OutputOptions
 ) async throws {
     let control = RunControl()
     let signals = Signals(control)
     defer { withExtendedLifetime(signals) {} }
+    let files = FileBoard()
+    let views = try await Views(viewOptions, folder: folder ?? "", files: files)
     let display = ProgressDisplay(isQuiet: output.quiet)
     let board = ProgressBoard()
     if file.pipelines.contains(where: { !$0.demands.isService }), file.settings.driver == .real {
@@ -160,6 +169,7 @@ func performRun(
     do throws(StageError) {
         var run = Run(file: file, identity: identity, folder: folder, baseFolder: baseFolder, progress: board)
         run.addresses = addresses
+        run.files = files
         result = try await run.perform(control: control)
     } catch {
         await display.end()
@@ -180,6 +190,11 @@ func performRun(
     let status = try wireVerdict(of: result, title: title, isShort: false, json: output.json)
     if let folder = result.folder, file.pipelines.contains(where: { !$0.demands.isService && !$0.sources.isEmpty }) {
         ReportCommand.afterRun(folder)
+    }
+    await views.linger(control)
+    if let folder = result.folder, PlayerCheck.isFor(folder) {
+        let check = try? PlayerCheck(folder: folder, preset: .chromium)
+        if let check { output.json ? Terminal.error(check.text) : Terminal.result(check.text) }
     }
     if !result.errors.isEmpty { throw ExitCode(1) }
     if status != 0 { throw ExitCode(status) }

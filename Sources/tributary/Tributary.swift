@@ -1,4 +1,5 @@
 import ArgumentParser
+import LiveView
 
 /// The command line. One file per subcommand.
 @main
@@ -13,8 +14,13 @@ struct Tributary: AsyncParsableCommand {
         version: "0.1.0",
         subcommands: [
             RunCommand.self, Watch.self, Serve.self, Check.self, Stages.self, Graph.self, Parse.self, Compare.self,
-            ReportCommand.self, UDP.self, Wire.self,
+            ReportCommand.self, PlayerCommand.self, UDP.self, Wire.self,
             Bench.self,
         ]
     )
+
+    static func main() async {
+        // A flag that may have a value has it behind a '=': `run --live movie.yaml` names a file, not a port.
+        await main(CommandLine.arguments.dropFirst().map { $0 == "--live" ? "--live=\(ListenAddress.loopback)" : $0 })
+    }
 }

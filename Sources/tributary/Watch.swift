@@ -1,6 +1,7 @@
 import ArgumentParser
 import Foundation
 import Lab
+import LiveView
 import PipelineConfig
 import PipelineCore
 
@@ -36,10 +37,20 @@ struct Watch: AsyncParsableCommand {
     var wire: String?
     @Option(help: "Give up after this long.")
     var duration: String = "24h"
+    @Option(
+        help: ArgumentHelp(
+            "Serve the movie as it arrives, for any player: PORT or HOST:PORT, on loopback unless HOST says otherwise.",
+            valueName: "[host:]port"
+        )
+    )
+    var play: ListenAddress?
+    @OptionGroup var live: LiveOption
     @OptionGroup var output: OutputOptions
 
     func run() async throws {
         guard !urls.isEmpty else { throw ValidationError("name at least one URL") }
+        let title = URL(filePath: urls[0]).deletingPathExtension().lastPathComponent
+        let folder = runs + "/" + Run.folderName("watch-" + title)
         var lines = ["run: { duration: \(SummaryValue.quoted(duration)) }", "pipelines:", "  client:", "    sources:"]
         let names = urls.indices.map { urls.count <= 26 ? String(UnicodeScalar(UInt8(97 + $0))) : "s\($0)" }
         for (name, url) in zip(names, urls) {
@@ -53,7 +64,9 @@ struct Watch: AsyncParsableCommand {
         lines.append("      - { type: playout, preset: \(SummaryValue.quoted(preset))\(rate) }")
         lines.append("      - { type: chunk_log }")
         let current = FileManager.default.currentDirectoryPath
-        if let outFile {
+        let name = URL(filePath: urls[0]).lastPathComponent
+        // A player plays from the file; without --out it stands in the run's folder.
+        if let outFile = outFile ?? (play == nil ? nil : Run.absolute(folder) + "/" + name) {
             let path = outFile.hasPrefix("/") ? outFile : current + "/" + outFile
             lines.append("      - { type: file, path: \(SummaryValue.quoted(path)), force: \(force) }")
         }
@@ -64,13 +77,13 @@ struct Watch: AsyncParsableCommand {
         }
         let text = lines.joined(separator: "\n")
         let file = try RunFile(composed: text, name: "watch")
-        let title = URL(filePath: urls[0]).deletingPathExtension().lastPathComponent
         try await performRun(
             file,
             identity: RunIdentity(command: CommandLine.arguments, configuration: text),
             title: title,
             baseFolder: current,
-            folder: runs + "/" + Run.folderName("watch-" + title),
+            folder: folder,
+            views: ViewOptions(live: live.address, play: play, movieName: name),
             output: output
         )
     }
