@@ -89,14 +89,24 @@ public struct PlayerCheck: Sendable {
         options.maximumBuffer = nil
         var model = PlayoutModel(options, pressed: Timestamp(nanoseconds: pressed))
         var last = Timestamp(nanoseconds: pressed)
+        // The log's own map from bytes to media: a player that reads in blocks has what whole ones hold.
+        var steps: [(byteCount: Int64, playable: Int64)] = []
+        let block = Int64(preset.blockByteCount)
         for line in levels.split(separator: UInt8(ascii: "\n")).dropFirst() {
-            let fields = line.split(separator: UInt8(ascii: ","))
-            guard fields.count == 5, let time = Int64(String(decoding: fields[0], as: UTF8.self)),
-                let playable = Int64(String(decoding: fields[2], as: UTF8.self)), (0..<1 << 60).contains(time),
-                (0..<1 << 60).contains(playable)
+            let fields = line.split(separator: UInt8(ascii: ",")).map { Int64(String(decoding: $0, as: UTF8.self)) }
+            guard fields.count == 5, let time = fields[0], let prefix = fields[1], let playable = fields[2],
+                [time, prefix, playable].allSatisfy({ (0..<1 << 60).contains($0) })
             else { continue }
+            if prefix > steps.last?.byteCount ?? 0 { steps.append((prefix, playable)) }
+            let isWhole = mediaLength.map { playable >= $0 } ?? false
+            let blocks = prefix / block * block
+            let known = steps.partitioningIndex { $0.byteCount > blocks }
             last = max(last, Timestamp(nanoseconds: time))
-            model.advance(to: last, playable: playable, isComplete: mediaLength.map { playable >= $0 } ?? false)
+            model.advance(
+                to: last,
+                playable: isWhole ? playable : known > 0 ? steps[known - 1].playable : 0,
+                isComplete: isWhole
+            )
         }
         _ = model.playOut(from: last)
         var since: Int64?
@@ -168,5 +178,17 @@ public struct PlayerCheck: Sendable {
             (key: "worst_ns", value: worst.map { .integer($0) } ?? .null),
             (key: "clock_error_ns", value: .integer(clockError)),
         ])
+    }
+}
+
+extension Array {
+    /// The first index whose element fulfils a condition that all behind it fulfil.
+    fileprivate func partitioningIndex(where isBehind: (Element) -> Bool) -> Int {
+        var (low, high) = (0, count)
+        while low < high {
+            let middle = (low + high) / 2
+            if isBehind(self[middle]) { high = middle } else { low = middle + 1 }
+        }
+        return low
     }
 }

@@ -14,12 +14,15 @@ public struct PlayoutModel: Sendable {
         public var start: Int64
         /// Media ahead of the playhead that ends a stall. Zero: anything.
         public var resume: Int64
+        /// The most that ``resume`` grows to; `nil`: it stays. It doubles with every stall after the first.
+        public var mostResume: Int64?
         /// Media ahead of the playhead above which the player asks for no more; `nil` for no limit.
         public var maximumBuffer: Int64?
 
-        public init(start: Int64, resume: Int64, maximumBuffer: Int64? = nil) {
+        public init(start: Int64, resume: Int64, mostResume: Int64? = nil, maximumBuffer: Int64? = nil) {
             self.start = start
             self.resume = resume
+            self.mostResume = mostResume
             self.maximumBuffer = maximumBuffer
         }
     }
@@ -54,10 +57,13 @@ public struct PlayoutModel: Sendable {
     /// While playing: the playhead was at `media` at `time`. Otherwise where it stands.
     private var anchor = (time: Timestamp.zero, media: Int64(0))
     private var last: Timestamp
+    /// Media ahead that ends the stall that is, or the next.
+    private var resume: Int64
 
     /// - Parameter pressed: When play was pressed.
     public init(_ options: Options, pressed: Timestamp = .zero) {
         self.options = options
+        resume = options.resume
         last = pressed
         anchor.time = pressed
     }
@@ -108,7 +114,8 @@ public struct PlayoutModel: Sendable {
             if isEnough || isComplete { change(to: .playing, .started, at: now, media: 0) }
         case .stalled:
             let ahead = playable - anchor.media
-            if ahead > 0, ahead >= options.resume || isComplete {
+            if ahead > 0, ahead >= resume || isComplete {
+                if let most = options.mostResume { resume = min(most, resume * 2) }
                 change(to: .playing, .resumed, at: now, media: anchor.media)
             } else if isComplete, ahead <= 0 {
                 change(to: .ended, .ended, at: now, media: playable)
@@ -162,7 +169,8 @@ public enum PlayerPreset: String, OptionChoice {
     case hlsJS = "hls_js"
     case bitmovinAndroid = "bitmovin_android"
     case mpv
-    /// Chromium's own player of one file over HTTP.
+    /// Chromium's own player of one file over HTTP, measured with `tools/player-check`: what ends a stall doubles with
+    /// each, and bytes count in whole blocks of 32 KiB.
     case chromium
     /// One chunk to start and to resume, at most 25 s ahead, as the Sabre simulator has it.
     case sabre
@@ -170,6 +178,9 @@ public enum PlayerPreset: String, OptionChoice {
     case pensieve
     /// Starts and resumes with anything, without a limit.
     case eager
+
+    /// Bytes that the player takes at once from its connection: what is short of a whole number of them is not there yet.
+    public var blockByteCount: UInt64 { self == .chromium ? 32_768 : 1 }
 
     public var options: PlayoutModel.Options {
         func seconds(_ start: Double, _ resume: Double, _ maximum: Int64?) -> PlayoutModel.Options {
@@ -186,7 +197,8 @@ public enum PlayerPreset: String, OptionChoice {
         case .hlsJS: seconds(0, 0, 30)
         case .bitmovinAndroid: seconds(2.5, 2.5, 40)
         case .mpv: seconds(0, 1, nil)
-        case .chromium: seconds(0, 0, nil)
+        case .chromium:
+            PlayoutModel.Options(start: 200_000_000, resume: 400_000_000, mostResume: 3_000_000_000)
         case .sabre: seconds(0, 0, 25)
         case .pensieve: seconds(0, 0, 60)
         case .eager: seconds(0, 0, nil)

@@ -75,7 +75,8 @@ public final class PlayoutSink: Sink, Learner, Reporter, Summarizing {
             player: options.player,
             map: options.bitRate.map { .constantBitRate($0, unit: options.unit.bytes) } ?? .index,
             assumedDuration: Timestamp.zero.advanced(by: options.assumedDuration).nanoseconds,
-            sourceCount: context.sources.count
+            sourceCount: context.sources.count,
+            blockByteCount: options.preset.preset.blockByteCount
         )
     }
 
@@ -136,7 +137,7 @@ public final class PlayoutSink: Sink, Learner, Reporter, Summarizing {
     private func log(_ time: Timestamp, _ playhead: Int64, _ state: PlaybackReport.State) {
         guard let bufferLog else { return }
         bufferLog.append(
-            "\(time.nanoseconds),\(session.received.contiguousEnd),\(session.model.playable),\(playhead),\(state)"
+            "\(time.nanoseconds),\(session.received.contiguousEnd),\(session.playable),\(playhead),\(state)"
         )
         bufferLog.flush()
     }

@@ -16,6 +16,7 @@ struct PlayoutSession {
     private(set) var changeCount: UInt64 = 0
     private let mapping: Mapping
     private let assumedDuration: Int64
+    private let blockByteCount: UInt64
     private var map: MovieMap?
     private var isGuess = false
     private var builder: MovieMapBuilder?
@@ -50,7 +51,15 @@ struct PlayoutSession {
     private var isEnded = false
     private var endTime = Timestamp.zero
 
-    init(player: PlayoutModel.Options, map mapping: Mapping, assumedDuration: Int64, sourceCount: Int) {
+    /// - Parameter blockByteCount: Bytes that the player takes at once; what is short of a whole number is not there yet.
+    init(
+        player: PlayoutModel.Options,
+        map mapping: Mapping,
+        assumedDuration: Int64,
+        sourceCount: Int,
+        blockByteCount: UInt64 = 1
+    ) {
+        self.blockByteCount = blockByteCount
         model = PlayoutModel(player)
         self.mapping = mapping
         self.assumedDuration = assumedDuration
@@ -61,6 +70,11 @@ struct PlayoutSession {
     var isFinished: Bool { model.isComplete || model.state == .ended }
 
     // MARK: What comes
+
+    /// What the bytes that are there would play, in nanoseconds: the model's, but for the part of a block.
+    var playable: Int64 {
+        blockByteCount == 1 ? model.playable : max(model.playable, map?.playable(prefix: received.contiguousEnd) ?? 0)
+    }
 
     mutating func setMap(_ map: MovieMap) {
         self.map = map
@@ -164,7 +178,8 @@ struct PlayoutSession {
     mutating func advance(to now: Timestamp) {
         let prefix = received.contiguousEnd
         let isWhole = objectByteCount.map { prefix >= $0 } ?? false
-        let playable = map.map { isWhole ? $0.duration : $0.playable(prefix: prefix) } ?? 0
+        let blocks = prefix / blockByteCount * blockByteCount
+        let playable = map.map { isWhole ? $0.duration : $0.playable(prefix: blocks) } ?? 0
         let count = model.transitions.count
         model.advance(to: now, playable: max(0, playable), isComplete: isWhole && map != nil)
         diagnose()

@@ -1,15 +1,17 @@
 import ArgumentParser
 import Foundation
+import LiveView
+import PipelineCore
 import Report
 
-struct ReportCommand: ParsableCommand {
+struct ReportCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "report",
         abstract: "Make one HTML file of runs: plots, and the movie replayed with the pauses of each.",
         discussion: """
             Give run folders or an experiment's; of one folder of runs it makes an index. Two arms are shown beside each other, the first and the one that stalls \
             least, unless --arms names others. The file opens without a network; a movie that is not embedded must stay where \
-            it is.
+            it is. With --live nothing is written: the page of one run that goes on is served until Ctrl-C.
             """
     )
     @Argument(help: "Run folders or experiment folders.", completion: .directory)
@@ -27,10 +29,12 @@ struct ReportCommand: ParsableCommand {
     var film: String?
     @Option(help: "Arms to show, separated by commas: NAME or NAME/TRANSPORT.")
     var arms: String?
+    @OptionGroup var live: LiveOption
 
-    func run() throws {
+    func run() async throws {
         guard let first = runs.first else { throw ValidationError("name at least one run") }
         if embedMovie, movie == nil { throw ValidationError("--embed-movie needs --movie FILE") }
+        if let address = live.address { return try await follow(first, at: address) }
         if runs.count == 1, ReportIndex.isFor(first) { return try index(first) }
         let path = out ?? first + "/report.html"
         do {
@@ -49,6 +53,14 @@ struct ReportCommand: ParsableCommand {
             Terminal.error("error: \(failure)")
             throw ExitCode(65)
         }
+    }
+
+    /// Shows a run that another process makes, until a signal comes.
+    private func follow(_ folder: String, at address: ListenAddress) async throws {
+        guard runs.count == 1 else { throw ValidationError("--live follows one run or experiment") }
+        let views = try await Views(ViewOptions(live: address), folder: folder, files: FileBoard())
+        await Signals.first(within: nil)
+        await views.stop()
     }
 
     /// A folder of runs has one page that leads to theirs.

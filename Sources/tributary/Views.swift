@@ -45,6 +45,10 @@ struct Views {
         if let live {
             while control.state == .running, live.audience.isLooking { try? await Task.sleep(for: .milliseconds(50)) }
         }
+        await stop()
+    }
+
+    func stop() async {
         await player?.stop()
         await live?.stop()
     }
