@@ -138,7 +138,8 @@ let package = Package(
         .executableTarget(
             name: "tributary",
             dependencies: [
-                "LiveView", "Playout", "Report", "StandardStages", "PipelineRuntime", "Lab", "Measures", "RateTest", "CaptureFiles",
+                "LiveView", "Playout", "Report", "StandardStages", "StreamingStages", "PipelineRuntime", "Lab",
+                "Measures", "RateTest", "CaptureFiles",
                 "WireStages", arguments,
             ],
             swiftSettings: settings
@@ -181,14 +182,14 @@ let package = Package(
             dependencies: ["Lab", "Measures", "CaptureFiles", "Delivery"],
             swiftSettings: testSettings
         ),
+        .testTarget(name: "ReportTests", dependencies: ["Report", "PipelineCore"], swiftSettings: testSettings),
         .testTarget(name: "PlayoutTests", dependencies: ["Playout"], swiftSettings: testSettings),
         // Sockets and the machine's clock, on loopback; run one after the other.
         .testTarget(
             name: "RealTests",
             dependencies: [
                 "Delivery", "StandardStages", "Lab", "PipelineRuntime", "RateTest", "Measures", "NetworkStages",
-                "CBatchIO", "CaptureFiles", "WireStages", "Report",
-                "tributary",
+                "CBatchIO", "CaptureFiles", "WireStages", "Report", "LiveView", "tributary",
             ],
             swiftSettings: testSettings
         ),

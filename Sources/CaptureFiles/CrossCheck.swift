@@ -357,7 +357,9 @@ public struct CrossCheck: Sendable {
             }
         }
         if join.ignoredCount > 0 {
-            doubts.append("there are more than \(DatagramJoin.mostFlows) flows; \(join.ignoredCount) datagrams were left out")
+            doubts.append(
+                "there are more than \(DatagramJoin.mostFlows) flows; \(join.ignoredCount) datagrams were left out"
+            )
         }
         if wireOut == 0, wireIn == 0 { doubts.append("the taps saw no datagram of these logs") }
         if sent == 0, received == 0 { doubts.append("there is no log to confirm") }

@@ -35,7 +35,8 @@ public struct PlayerCheck: Sendable {
         FileManager.default.fileExists(atPath: folder + "/player.jsonl")
     }
 
-    public init(folder: String, preset: PlayerPreset) throws(Unreadable) {
+    /// - Parameter map: The movie's; without it what the log says of each number of bytes is taken, which is coarser.
+    public init(folder: String, preset: PlayerPreset, map: MovieMap? = nil) throws(Unreadable) {
         self.preset = preset
         guard let events = FileManager.default.contents(atPath: folder + "/player.jsonl") else {
             throw Unreadable(description: "\(folder): no player has told what it did: player.jsonl is not there")
@@ -47,7 +48,7 @@ public struct PlayerCheck: Sendable {
             throw Unreadable(description: "\(folder)/player.jsonl: nobody has pressed play")
         }
         self.pressed = pressed
-        play(levels, mediaLength: Self.mediaLength(folder))
+        play(levels, map, mediaLength: map?.duration ?? Self.mediaLength(folder))
     }
 
     /// - Returns: When play was pressed for the first time.
@@ -83,7 +84,7 @@ public struct PlayerCheck: Sendable {
             .compactMap { ($0["media_ns"] as? NSNumber)?.int64Value }.first
     }
 
-    private mutating func play(_ levels: Data, mediaLength: Int64?) {
+    private mutating func play(_ levels: Data, _ map: MovieMap?, mediaLength: Int64?) {
         var options = preset.options
         // How much the player asked for is in the log already.
         options.maximumBuffer = nil
@@ -98,13 +99,14 @@ public struct PlayerCheck: Sendable {
                 [time, prefix, playable].allSatisfy({ (0..<1 << 60).contains($0) })
             else { continue }
             if prefix > steps.last?.byteCount ?? 0 { steps.append((prefix, playable)) }
-            let isWhole = mediaLength.map { playable >= $0 } ?? false
+            let isWhole = map.map { UInt64(prefix) >= $0.byteCount } ?? mediaLength.map { playable >= $0 } ?? false
             let blocks = prefix / block * block
-            let known = steps.partitioningIndex { $0.byteCount > blocks }
+            let behind = steps.partitioningIndex { $0.byteCount > blocks }
             last = max(last, Timestamp(nanoseconds: time))
             model.advance(
                 to: last,
-                playable: isWhole ? playable : known > 0 ? steps[known - 1].playable : 0,
+                playable: isWhole
+                    ? playable : map?.playable(prefix: UInt64(blocks)) ?? (behind > 0 ? steps[behind - 1].playable : 0),
                 isComplete: isWhole
             )
         }

@@ -138,7 +138,8 @@ private struct HostGuard: RouterMiddleware {
         let isOwn = named == "localhost" || named == host || Self.isAddress(named)
         // A page of another origin may ask, but must not change anything.
         let origin = request.headers[.origin]
-        let isSame = request.method == .get || request.method == .head || origin == "http://\(request.head.authority ?? "")"
+        let isSame =
+            request.method == .get || request.method == .head || origin == "http://\(request.head.authority ?? "")"
         guard isOwn, isSame else {
             return Response(
                 status: isOwn ? .forbidden : .misdirectedRequest,

@@ -116,7 +116,9 @@ struct MovieResponse: Sendable {
 
     static func type(of path: String) -> String {
         let name = path.hasSuffix(".part") ? String(path.dropLast(5)) : path
-        let types = ["mp4": "video/mp4", "m4v": "video/mp4", "webm": "video/webm", "mkv": "video/x-matroska", "ts": "video/mp2t"]
+        let types = [
+            "mp4": "video/mp4", "m4v": "video/mp4", "webm": "video/webm", "mkv": "video/x-matroska", "ts": "video/mp2t",
+        ]
         return types[URL(filePath: name).pathExtension.lowercased()] ?? "application/octet-stream"
     }
 }
@@ -124,7 +126,9 @@ struct MovieResponse: Sendable {
 extension ArrivingFile {
     /// A file that is there; `nil` if it is not.
     convenience init?(whole path: String) {
-        guard let size = (try? FileManager.default.attributesOfItem(atPath: path))?[.size] as? NSNumber else { return nil }
+        guard let size = (try? FileManager.default.attributesOfItem(atPath: path))?[.size] as? NSNumber else {
+            return nil
+        }
         self.init(path: path)
         update {
             $0.byteCount = size.uint64Value

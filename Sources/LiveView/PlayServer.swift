@@ -26,7 +26,9 @@ public struct PlayServer: Sendable {
     public init(folder: String, files: FileBoard, name: String) {
         (self.folder, self.files) = (folder, files)
         // A path of one part that needs no escapes.
-        let safe = name.unicodeScalars.filter { $0.isASCII && ($0.properties.isAlphabetic || "0123456789.-_".unicodeScalars.contains($0)) }
+        let safe = name.unicodeScalars.filter {
+            $0.isASCII && ($0.properties.isAlphabetic || "0123456789.-_".unicodeScalars.contains($0))
+        }
         self.name = safe.isEmpty || safe.first == "." ? "movie" : String(String.UnicodeScalarView(safe))
         log = PlayerLog(folder: folder)
     }
@@ -101,7 +103,9 @@ private final class PlayerLog: Sendable {
             let path = folder + "/player.jsonl"
             guard state.lineCount < Self.most else { return false }
             state.lineCount += 1
-            if !FileManager.default.fileExists(atPath: path) { return FileManager.default.createFile(atPath: path, contents: text) }
+            if !FileManager.default.fileExists(atPath: path) {
+                return FileManager.default.createFile(atPath: path, contents: text)
+            }
             guard let handle = FileHandle(forWritingAtPath: path) else { return false }
             defer { try? handle.close() }
             return (try? handle.seekToEnd()) != nil && (try? handle.write(contentsOf: text)) != nil

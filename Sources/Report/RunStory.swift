@@ -87,7 +87,9 @@ struct RunStory {
         let playout = stages.compactMap { $0["playout"] as? [String: Any] }.first ?? [:]
         let movie = stages.compactMap { $0["movie"] as? [String: Any] }.first ?? [:]
         if let length = (playout["media_ns"] as? NSNumber)?.int64Value { mediaLength = max(0, min(1 << 60, length)) }
-        if let count = (movie["object_bytes"] as? NSNumber)?.int64Value { objectByteCount = max(0, min(1 << 60, count)) }
+        if let count = (movie["object_bytes"] as? NSNumber)?.int64Value {
+            objectByteCount = max(0, min(1 << 60, count))
+        }
     }
 
     /// Takes a line of `buffer.csv`.

@@ -286,6 +286,8 @@
   if (!widths.some((width) => width / second === 1) && widths.length) binWidth.value = widths[widths.length - 1];
   const binsOf = (arm) => arm.bins.find((one) => one.width === Number(binWidth.value)) || arm.bins[arm.bins.length - 1] || { width: second, counts: [], bytes: [] };
   const edges = (bins) => (bins.counts[0] || []).map((_, index) => (index * bins.width) / second);
+  // A step is drawn up to the next point: the last one needs its end.
+  const stepped = (bins, lists) => [edges(bins).concat(((bins.counts[0] || []).length * bins.width) / second), ...lists.map((list) => list.concat(list.length ? list[list.length - 1] : 0))];
   const rates = (bins) => bins.bytes.map((list) => list.map((value, index) => ((value - (index ? list[index - 1] : 0)) * 8) / (bins.width / second)));
 
   const tops = () => ({
@@ -307,11 +309,11 @@
   });
   each((arm) => {
     const made = add(arm, "Chunks per interval", "chunks", arm.sources.map((name, index) => line(name, index, { paths: steps })), [edges(binsOf(arm)), ...binsOf(arm).counts], top.counts);
-    binned.push(() => { made.plot.scales.y.range = () => [0, top.counts || 1]; made.plot.setData([edges(binsOf(arm)), ...binsOf(arm).counts], false); });
+    binned.push(() => { made.plot.scales.y.range = () => [0, top.counts || 1]; made.plot.setData(stepped(binsOf(arm), binsOf(arm).counts), false); });
   });
   each((arm) => {
     const made = add(arm, "Throughput", "bit/s", arm.sources.map((name, index) => line(name, index, { paths: steps })), [edges(binsOf(arm)), ...rates(binsOf(arm))], top.rate);
-    binned.push(() => { made.plot.scales.y.range = () => [0, top.rate || 1]; made.plot.setData([edges(binsOf(arm)), ...rates(binsOf(arm))], false); });
+    binned.push(() => { made.plot.scales.y.range = () => [0, top.rate || 1]; made.plot.setData(stepped(binsOf(arm), rates(binsOf(arm))), false); });
   });
   each((arm) => {
     const made = add(arm, "Playout buffer", "s", [line("ahead", 2)], [arm.buffer.t, arm.buffer.v], bufferTop());

@@ -1,5 +1,5 @@
-import PipelineCore
-import Playout
+public import PipelineCore
+public import Playout
 
 #if canImport(Glibc)
 import Glibc
@@ -8,9 +8,9 @@ import Darwin
 #endif
 
 /// The index of a movie in a local file.
-enum MovieFile {
+public enum MovieFile {
     /// The map of the file at `path`: nothing can be played before its index has come in order.
-    static func map(of path: String) throws(StageError) -> MovieMap {
+    public static func map(of path: String) throws(StageError) -> MovieMap {
         let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else {
             throw StageError(.invalidInput, "the movie '\(path)' cannot be read", errno: errno)

@@ -193,7 +193,7 @@ func performRun(
     }
     await views.linger(control)
     if let folder = result.folder, PlayerCheck.isFor(folder) {
-        let check = try? PlayerCheck(folder: folder, preset: .chromium)
+        let check = try? PlayerCommand.check(folder, .chromium)
         if let check { output.json ? Terminal.error(check.text) : Terminal.result(check.text) }
     }
     if !result.errors.isEmpty { throw ExitCode(1) }

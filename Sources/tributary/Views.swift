@@ -6,6 +6,7 @@ import PipelineCore
 import PipelineRuntime
 public import Playout
 import Report
+import StreamingStages
 
 /// The servers beside a run: its live page, and its movie.
 struct Views {
@@ -24,7 +25,9 @@ struct Views {
             if let address = options.play {
                 let server = PlayServer(folder: folder, files: files, name: options.movieName)
                 player = try await server.serve(at: address)
-                Terminal.error("movie: \(player?.url ?? "")\(server.path) (with a player of its own: \(player?.url ?? ""))")
+                Terminal.error(
+                    "movie: \(player?.url ?? "")\(server.path) (with a player of its own: \(player?.url ?? ""))"
+                )
             }
         } catch let failure as ReportPage.Failure {
             Terminal.error("error: \(failure)")
@@ -94,18 +97,42 @@ struct PlayerCommand: ParsableCommand {
     var runs: [String]
     @Option(help: "Player whose thresholds the model has.")
     var preset: PlayerPreset = .chromium
+    @Option(
+        help: "The movie, if it is not in the run's folder: its index says what could be played.",
+        completion: .file()
+    )
+    var movie: String?
     @Option(help: "The most by which a begin or end may differ, in seconds.")
     var tolerance = 0.5
     @Flag(help: "As JSON.")
     var json = false
+
+    /// - Parameter movie: By default what the run has received.
+    static func check(
+        _ folder: String,
+        _ preset: PlayerPreset,
+        movie: String? = nil
+    ) throws(PlayerCheck.Unreadable) -> PlayerCheck {
+        let names = (try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []
+        let received = names.sorted().first { $0.hasSuffix(".mp4") }.map { folder + "/" + $0 }
+        return try PlayerCheck(
+            folder: folder,
+            preset: preset,
+            map: (movie ?? received).flatMap { try? MovieFile.map(of: $0) }
+        )
+    }
 
     func run() throws {
         var status: Int32 = 0
         var values: [SummaryValue] = []
         for folder in runs {
             do throws(PlayerCheck.Unreadable) {
-                let check = try PlayerCheck(folder: folder, preset: preset)
-                if json { values.append(check.json) } else { Terminal.result((runs.count > 1 ? "\(folder): " : "") + check.text) }
+                let check = try Self.check(folder, preset, movie: movie)
+                if json {
+                    values.append(check.json)
+                } else {
+                    Terminal.result((runs.count > 1 ? "\(folder): " : "") + check.text)
+                }
                 if check.worst.map({ Double($0) > tolerance * 1e9 }) ?? true { status = max(status, 2) }
             } catch {
                 Terminal.error("error: \(error)")
