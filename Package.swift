@@ -179,7 +179,7 @@ let package = Package(
         .testTarget(name: "EmulationTests", dependencies: ["Emulation"], swiftSettings: testSettings),
         .testTarget(
             name: "LabTests",
-            dependencies: ["Lab", "Measures", "CaptureFiles", "Delivery"],
+            dependencies: ["Lab", "Measures", "CaptureFiles", "Delivery", "Playout"],
             swiftSettings: testSettings
         ),
         .testTarget(name: "ReportTests", dependencies: ["Report", "PipelineCore"], swiftSettings: testSettings),

@@ -11,6 +11,7 @@ public struct PlayerCheck: Sendable {
     public struct Wait: Hashable, Sendable {
         public var begin: Int64
         public var end: Int64
+        public init(begin: Int64, end: Int64) { (self.begin, self.end) = (begin, end) }
     }
 
     /// One of them: what it did.

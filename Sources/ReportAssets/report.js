@@ -118,7 +118,9 @@
       const middle = (low + high + 1) >> 1;
       if (series.t[middle] <= wall) low = middle; else high = middle - 1;
     }
-    return series.v[low];
+    // Between two points a level changes evenly.
+    const [from, to] = [series.t[low], series.t[low + 1]];
+    return to > from ? series.v[low] + ((series.v[low + 1] - series.v[low]) * (wall - from)) / (to - from) : series.v[low];
   };
 
   const show = (jumped) => {
@@ -130,7 +132,7 @@
       player.badge.textContent = words[state.state] + (state.state === "stalled" && state.cause ? `: ${state.cause.replaceAll("_", " ")}` : "");
       player.badge.dataset.state = state.state;
       player.position.textContent = `at ${state.media.toFixed(2)} s`;
-      player.level.textContent = `buffer ${valueAt(player.arm.buffer, clock.wall).toFixed(2)} s`;
+      player.level.textContent = `buffer ${(state.state === "ended" ? 0 : valueAt(player.arm.buffer, clock.wall)).toFixed(2)} s`;
       player.lag.textContent = arms.length < 2 ? "" : ahead - state.media > 0.05 ? `behind by ${(ahead - state.media).toFixed(2)} s` : "in front";
       if (!video || !video.duration) return;
       const wanted = Math.min(state.media, video.duration);
