@@ -29,7 +29,8 @@
     }
   };
   for (const type of ["play", "playing", "waiting", "pause", "seeking", "seeked", "ended", "stalled", "error", "loadedmetadata", "canplay"]) video.addEventListener(type, tell);
+  // Play is pressed when the player says that it can: until then it fetches what it needs and starts its decoders.
+  video.addEventListener("canplay", () => video.play().catch((error) => (state.textContent = `${error.message}: press play`)), { once: true });
   video.src = document.body.dataset.movie;
-  video.play().catch((error) => (state.textContent = `${error.message}: press play`));
   new EventSource("presence");
 })();
