@@ -26,6 +26,8 @@ public struct PlayerCheck: Sendable {
     public private(set) var pressed: Int64 = 0
     public private(set) var player = Course()
     public private(set) var model = Course()
+    /// What the viewer did that no model knows of: paused, or sought; `nil`: nothing.
+    public private(set) var disturbance: String?
     /// How far the player's clock may be off.
     public private(set) var clockError: Int64 = 0
 
@@ -55,11 +57,24 @@ public struct PlayerCheck: Sendable {
     /// - Returns: When play was pressed for the first time.
     private mutating func readPlayer(_ data: Data) -> Int64? {
         var pressed: Int64?
+        var page: NSNumber?
         var since: Int64?
+        var paused: Int64?
+        var last: Int64 = 0
+        func disturbed(_ what: String, at time: Int64) {
+            disturbance = disturbance ?? "\(what) at \(String(format: "%.3f", Double(time) / 1e9)) s"
+        }
         for line in data.split(separator: UInt8(ascii: "\n")) {
+            // Times come from outside: they lie in the run, and go forward.
             guard let event = (try? JSONSerialization.jsonObject(with: line)) as? [String: Any],
-                let time = (event["t_ns"] as? NSNumber)?.int64Value, time.magnitude < 1 << 60
+                let time = (event["t_ns"] as? NSNumber)?.int64Value, (last..<1 << 60).contains(time)
             else { continue }
+            // Of several pages that which was told to play first.
+            if event["type"] as? String == "play", page == nil { page = event["page"] as? NSNumber ?? 0 }
+            guard page == nil || page == event["page"] as? NSNumber ?? 0 else { continue }
+            last = time
+            if let at = paused, event["type"] as? String != "ended" { disturbed("paused", at: at) }
+            paused = nil
             clockError = max(clockError, (event["clock_error_ns"] as? NSNumber)?.int64Value ?? 0)
             switch event["type"] as? String {
             case "play" where pressed == nil: pressed = time
@@ -71,7 +86,11 @@ public struct PlayerCheck: Sendable {
             case "waiting" where player.started != nil: since = since ?? time
             case "ended":
                 player.ended = time
+                if let begin = since { player.stalls.append(Wait(begin: begin, end: time)) }
                 since = nil
+            // A pause comes right before the end, too.
+            case "pause": paused = time
+            case "seeking" where player.started != nil: disturbed("sought", at: time)
             default: break
             }
         }
@@ -130,7 +149,7 @@ public struct PlayerCheck: Sendable {
 
     /// Nanoseconds by which the farthest of all beginnings and ends of stalls differ; `nil` if their numbers do.
     public var worst: Int64? {
-        guard player.stalls.count == model.stalls.count else { return nil }
+        guard disturbance == nil, player.stalls.count == model.stalls.count else { return nil }
         return zip(player.stalls, model.stalls).reduce(0) {
             max($0, abs($1.0.begin - $1.1.begin), abs($1.0.end - $1.1.end))
         }
@@ -142,7 +161,9 @@ public struct PlayerCheck: Sendable {
         func total(_ course: Course) -> Int64 { course.stalls.reduce(0) { $0 + $1.end - $1.begin } }
         var lines = [
             "player: \(player.stalls.count) stalls of \(seconds(total(player))) s; model (\(preset.rawValue)): \(model.stalls.count) of \(seconds(total(model))) s; "
-                + (worst.map { "they differ by \(seconds($0)) s at most" } ?? "they do not agree")
+                + (worst.map { "they differ by \(seconds($0)) s at most" } ?? disturbance.map {
+                    "not comparable: the viewer \($0)"
+                } ?? "they do not agree")
         ]
         var table = TextTable(header: ["", "player s", "model s", "difference"])
         func row(_ name: String, _ one: Int64?, _ other: Int64?) {
@@ -178,6 +199,7 @@ public struct PlayerCheck: Sendable {
         return .object([
             (key: "preset", value: .text(preset.rawValue)), (key: "pressed_ns", value: .integer(pressed)),
             (key: "player", value: course(player)), (key: "model", value: course(model)),
+            (key: "disturbance", value: disturbance.map { .text($0) } ?? .null),
             (key: "worst_ns", value: worst.map { .integer($0) } ?? .null),
             (key: "clock_error_ns", value: .integer(clockError)),
         ])

@@ -94,29 +94,44 @@ public final class LocalServer: Sendable {
 public final class Audience: Sendable {
     private struct State {
         var openCount = 0
-        var last: ContinuousClock.Instant?
+        /// Until when somebody is taken to be there.
+        var until: ContinuousClock.Instant?
+
+        mutating func stay(_ time: Duration) { until = max(until ?? .now, .now.advanced(by: time)) }
     }
     private let state = Mutex(State())
-    /// Somebody is taken to have left who has taken nothing for so long.
+    /// Who has taken nothing for so long is taken to have left.
     private static let patience = Duration.seconds(3)
 
     init() {}
 
     /// Something was taken.
-    func look() { state.withLock { $0.last = .now } }
+    func look() { state.withLock { $0.stay(Self.patience) } }
 
-    func enter() { state.withLock { ($0.openCount, $0.last) = ($0.openCount + 1, .now) } }
-    func leave() { state.withLock { ($0.openCount, $0.last) = ($0.openCount - 1, .now) } }
+    /// A page comes back soon, or is being made.
+    func expect() { state.withLock { $0.stay(Self.patience * 5) } }
 
-    /// Whether a page has taken something lately.
-    public var isLooking: Bool {
-        state.withLock { state in state.last.map { ContinuousClock.now - $0 < Self.patience } ?? false }
+    func enter() {
+        state.withLock { state in
+            state.openCount += 1
+            state.stay(Self.patience)
+        }
     }
+
+    func leave() {
+        state.withLock { state in
+            state.openCount -= 1
+            state.stay(Self.patience)
+        }
+    }
+
+    /// Whether a page has taken something lately, or is about to.
+    public var isLooking: Bool { state.withLock { state in state.until.map { ContinuousClock.now < $0 } ?? false } }
 
     /// Whether somebody has come and nobody is left, nor comes again at once.
     public var hasLeft: Bool {
         state.withLock { state in
-            state.openCount == 0 && (state.last.map { ContinuousClock.now - $0 >= Self.patience } ?? false)
+            state.openCount == 0 && (state.until.map { ContinuousClock.now >= $0 } ?? false)
         }
     }
 }

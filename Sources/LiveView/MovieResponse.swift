@@ -46,12 +46,25 @@ struct MovieResponse: Sendable {
             body: ResponseBody(contentLength: range.count) { [range] writer in
                 audience.enter()
                 defer { audience.leave() }
-                try await send(range, to: &writer)
+                // Who waits for bytes writes nothing, and would not notice that the player is gone.
+                let isGone = Published(false)
+                var out = writer
+                try await request.body.consumeWithInboundCloseHandler { _ in
+                    try await send(range, to: &out, unless: isGone)
+                } onInboundClosed: {
+                    isGone.publish(true)
+                }
             }
         )
     }
 
-    @concurrent private func send(_ range: Range<UInt64>, to writer: inout any ResponseBodyWriter) async throws {
+    @concurrent private func send(
+        _ range: Range<UInt64>,
+        to writer: inout any ResponseBodyWriter,
+        unless isGone: Published<Bool>
+    )
+        async throws
+    {
         var handle: FileHandle?
         defer { try? handle?.close() }
         var position = range.lowerBound
@@ -60,7 +73,7 @@ struct MovieResponse: Sendable {
             let end = min(state.received.firstMissing(from: position), range.upperBound, position + Self.piece)
             guard end > position else {
                 // A response that is cut short tells the player that something is missing.
-                if state.hasEnded { throw Missing() }
+                if state.hasEnded || isGone.value { throw Missing() }
                 try await Task.sleep(for: Self.pause)
                 continue
             }

@@ -10,7 +10,7 @@ import Synchronization
 
 /// The movie of a run for any player, while it arrives from all its sources.
 ///
-/// `/NAME` is the movie, with Range; `/` a page with a player that says what it does, which goes to `player.jsonl` in the
+/// `/movie/NAME` is the movie, with Range; `/` a page with a player that says what it does, which goes to `player.jsonl` in the
 /// run's folder. `/clock` is the time of the run in nanoseconds, for that page.
 public struct PlayServer: Sendable {
     private let folder: String
@@ -34,13 +34,13 @@ public struct PlayServer: Sendable {
     }
 
     /// The path of the movie, to be put behind the server's address.
-    public var path: String { name }
+    public var path: String { "movie/\(name)" }
 
     public func serve(at address: ListenAddress) async throws(LocalServer.Failure) -> LocalServer {
         try await LocalServer(address, audience: audience) { router in
-            router.get("/") { _, _ in html(PlayerPage(movie: name, title: name).html) }
+            router.get("/") { _, _ in html(PlayerPage(movie: path, title: name).html) }
             for method in [HTTPRequest.Method.get, .head] {
-                router.on("/\(name)", method: method) { request, _ in
+                router.on("/movie/\(name)", method: method) { request, _ in
                     guard let file = files.files.first else { return Response(status: .notFound) }
                     return await MovieResponse(file, audience: audience).response(to: request)
                 }
@@ -93,8 +93,8 @@ private final class PlayerLog: Sendable {
             let type = object["type"] as? String, Self.types.contains(type)
         else { return false }
         var fields: [(key: String, value: SummaryValue)] = []
-        for key in ["t_ns", "media_ns", "buffered_ns", "clock_error_ns"] {
-            guard let number = object[key] as? NSNumber, number.int64Value.magnitude < 1 << 60 else { return false }
+        for key in ["t_ns", "media_ns", "buffered_ns", "clock_error_ns", "page"] {
+            guard let number = object[key] as? NSNumber, (0..<1 << 60).contains(number.int64Value) else { return false }
             fields.append((key: key, value: .integer(number.int64Value)))
         }
         fields.insert((key: "type", value: .text(type)), at: 1)

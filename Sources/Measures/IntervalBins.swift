@@ -17,6 +17,8 @@ public struct IntervalBins: Sendable {
     public let length: Int64
     private let columnCount: Int
     private var bins: [Int64: (counts: [UInt64], bytes: [UInt64])] = [:]
+    /// How many rows there are: up to that of the last event.
+    public private(set) var rowCount: Int64 = 0
 
     /// The most rows that are made; a log that spans more is told to use longer intervals.
     public static let rowLimit: Int64 = 10_000_000
@@ -38,14 +40,22 @@ public struct IntervalBins: Sendable {
         bin.counts[column] += 1
         bin.bytes[column] = bin.bytes[column].addingReportingOverflow(bytes).partialValue
         bins[index] = bin
+        rowCount = max(rowCount, index + 1)
         return true
     }
 
     /// Every interval from 0 to that of the last event.
-    public var rows: [Row] {
-        guard let last = bins.keys.max() else { return [] }
+    public var rows: [Row] { rows(from: 0) }
+
+    /// Those from one on.
+    public func rows(from first: Int64) -> [Row] {
         var sums = [UInt64](repeating: 0, count: columnCount)
-        return (0...last).map { index in
+        if first > 0 {
+            for (index, bin) in bins where index < first {
+                for column in sums.indices { sums[column] = sums[column] &+ bin.bytes[column] }
+            }
+        }
+        return (first..<max(first, rowCount)).map { index in
             let bin = bins[index]
             if let bin { for column in sums.indices { sums[column] = sums[column] &+ bin.bytes[column] } }
             return Row(

@@ -13,9 +13,6 @@ public final class ArrivingFile: Sendable {
         public var received = ByteRangeSet()
         /// Whether nothing more will come.
         public var hasEnded = false
-
-        /// Whether every byte is there.
-        public var isWhole: Bool { byteCount.map { received.contiguousEnd == $0 } ?? false }
     }
     private let storage: Mutex<State>
 

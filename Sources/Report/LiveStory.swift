@@ -33,6 +33,8 @@ public struct LiveStory {
     private var events: LogTail
     private var header = Data()
     private var bins: [IntervalBins]
+    /// How many intervals of each width the page has.
+    private var binCounts: [Int64]
     private var rowCount = 0
     private var bytesBySource: [UInt64]
     private var lastDone: Int64 = 0
@@ -54,6 +56,7 @@ public struct LiveStory {
         levels = LogTail(path: folder + "/buffer.csv")
         events = LogTail(path: folder + "/events.jsonl")
         bins = ReportData.binWidths.map { [count = story.sources.count] in IntervalBins(length: $0, columns: count) }
+        binCounts = bins.map { _ in 0 }
         bytesBySource = story.sources.map { _ in 0 }
     }
 
@@ -63,11 +66,11 @@ public struct LiveStory {
         return position
     }
 
-    /// Whether the run has ended and all that it wrote has been taken.
-    public var isFinished: Bool {
-        FileManager.default.fileExists(atPath: folder + "/summary.json") && chunks.isAtEnd && levels.isAtEnd
-            && events.isAtEnd
-    }
+    /// Whether the run has ended.
+    public var hasEnded: Bool { FileManager.default.fileExists(atPath: folder + "/summary.json") }
+
+    /// Whether all that has been written has been taken.
+    public var isAtEnd: Bool { chunks.isAtEnd && levels.isAtEnd && events.isAtEnd }
 
     /// Whether nothing whole is left to take for now.
     public var isCaughtUp: Bool { !chunks.hasMore && !levels.hasMore && !events.hasMore }
@@ -83,6 +86,7 @@ public struct LiveStory {
         }
         for points in [\LiveStory.buffer, \.frontier, \.played] { _ = self[keyPath: points].taken() }
         segmentCount = story.segments.count
+        binCounts = bins.map(\.rowCount)
         return true
     }
 
@@ -100,7 +104,7 @@ public struct LiveStory {
             (key: "segments", value: segmentPatch()), (key: "cells", value: .list(cells.map { .text($0) })),
         ]
         if let first = rows.map(\.done).min() {
-            fields.append((key: "bins", value: .list(bins.map { Self.patch($0, from: first) })))
+            fields.append((key: "bins", value: .list(bins.indices.map { binPatch($0, since: first) })))
         }
         return .object(fields)
     }
@@ -171,20 +175,25 @@ public struct LiveStory {
         ])
     }
 
-    /// The intervals from that of a time on. A width that has too many is left out from then on.
-    private static func patch(_ bins: IntervalBins, from time: Int64) -> SummaryValue {
-        let rows = bins.rows
+    /// The intervals from that of a time on, and those that the page has not. A width that has too many is left out.
+    private mutating func binPatch(_ index: Int, since time: Int64) -> SummaryValue {
+        let bins = bins[index]
         let width = (key: "width", value: SummaryValue.integer(bins.length / ReportData.unit))
-        guard rows.count <= ReportData.mostBins else {
+        guard bins.rowCount <= ReportData.mostBins else {
             return .object([width, (key: "isTooLong", value: .boolean(true))])
         }
-        let from = Int(time / bins.length)
-        let columns = 0..<(rows.first?.counts.count ?? 0)
+        let from = min(time / bins.length, max(0, binCounts[index] - 1))
+        binCounts[index] = bins.rowCount
+        let rows = bins.rows(from: from)
         func column(_ value: (IntervalBins.Row, Int) -> UInt64) -> SummaryValue {
-            .list(columns.map { source in .list(rows[from...].map { .integer(Int64(clamping: value($0, source))) }) })
+            .list(
+                story.sources.indices.map { source in
+                    .list(rows.map { .integer(Int64(clamping: value($0, source))) })
+                }
+            )
         }
         return .object([
-            width, (key: "from", value: .integer(Int64(from))), (key: "counts", value: column { $0.counts[$1] }),
+            width, (key: "from", value: .integer(from)), (key: "counts", value: column { $0.counts[$1] }),
             (key: "bytes", value: column { $0.accumulatedBytes[$1] }),
         ])
     }
@@ -206,9 +215,9 @@ public struct LiveStory {
         let segments = story.segments
         let startup = segments.first.map { segments.count > 1 ? seconds($0.end) : "-" } ?? "-"
         let total = story.stallTotal
-        let total0 = bytesBySource.reduce(0, &+)
+        let bytes = bytesBySource.reduce(0) { $0 + Double($1) }
         let shares = zip(story.sources, bytesBySource).map { name, count in
-            "\(name) \(total0 == 0 ? 0 : Int((Double(count) * 100 / Double(total0)).rounded())) %"
+            "\(name) \(bytes == 0 ? 0 : Int((Double(count) * 100 / bytes).rounded())) %"
         }
         let percent = end > 0 ? String(format: "%.2f", total * 1e11 / Double(end)) : "-"
         return [

@@ -9,7 +9,7 @@ import PipelineCore
 struct ReportData {
     /// Widths of intervals that the page offers, in nanoseconds.
     static let binWidths: [Int64] = [100_000_000, 500_000_000, 1_000_000_000, 5_000_000_000]
-    static let mostBins = 4_000
+    static let mostBins: Int64 = 4_000
     private static let mostPoints = 6_000
     /// Nanoseconds of a unit of the page's times.
     static let unit: Int64 = 100_000

@@ -211,7 +211,7 @@ public struct ReportPage {
                             : runs.count > 1 ? " n=\(runs.count)" : "")
                 }
                 ?? "-"
-            let shares = (runs.first?.shares ?? []).map { "\($0.name) \(Int(($0.share * 100).rounded())) %" }.joined(
+            let shares = (runs.first?.shares ?? []).map { "\($0.name) \(Int(whole: $0.share * 100)) %" }.joined(
                 separator: ", "
             )
             let isShown = stories.contains { $0.arm == group.arm && $0.transport == group.transport }

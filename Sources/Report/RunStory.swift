@@ -169,13 +169,18 @@ struct RunStory {
 
     /// How often it stalled.
     var stallCount: Int {
-        reading?.stallCount.map { Int($0) } ?? segments.count { $0.state == .stalled }
+        reading?.stallCount.map { Int(whole: $0) } ?? segments.count { $0.state == .stalled }
     }
 
     /// Seconds of stalls, the start-up not counted.
     var stallTotal: Double {
         reading?.stallTotal ?? segments.reduce(0) { $0 + ($1.state == .stalled ? Double($1.end - $1.begin) / 1e9 : 0) }
     }
+}
+
+extension Int {
+    /// The nearest whole number, of whatever a file says.
+    init(whole value: Double) { self = value.isFinite ? Int(Swift.max(-1e15, Swift.min(1e15, value)).rounded()) : 0 }
 }
 
 extension Int64 {

@@ -125,6 +125,7 @@
 
   const show = (jumped) => {
     const states = players.map((player) => at(player.arm, clock.wall));
+    const rate = follows ? 1 : clock.speed;
     const ahead = Math.max(...states.map((state) => state.media));
     players.forEach((player, index) => {
       const state = states[index];
@@ -138,8 +139,8 @@
       const wanted = Math.min(state.media, video.duration);
       const error = video.currentTime - wanted;
       if (state.state === "playing" && clock.runs && wanted < video.duration) {
-        if (jumped || Math.abs(error) > 0.25 * Math.max(1, clock.speed)) video.currentTime = wanted;
-        video.playbackRate = Math.min(16, Math.max(0.0625, clock.speed * (1 - Math.max(-0.1, Math.min(0.1, error * 0.5)))));
+        if (jumped || Math.abs(error) > 0.25 * Math.max(1, rate)) video.currentTime = wanted;
+        video.playbackRate = Math.min(16, Math.max(0.0625, rate * (1 - Math.max(-0.1, Math.min(0.1, error * 0.5)))));
         if (video.paused && !player.pending) {
           player.pending = true;
           video.play().catch(() => {}).finally(() => (player.pending = false));
@@ -206,6 +207,8 @@
   const key = uPlot.sync("run");
   const timePlots = [];
   let zooming = false;
+  // Whether nobody has zoomed in: then the plots grow with the run.
+  let isWhole = true;
   const zoom = (least, most) => {
     if (zooming) return;
     zooming = true;
@@ -248,7 +251,11 @@
         plot.over.addEventListener("dblclick", () => zoom(0, end));
         place();
       }],
-      setScale: [(plot, scale) => { if (scale === "x" && timePlots.includes(plot)) zoom(plot.scales.x.min, plot.scales.x.max); }],
+      setScale: [(plot, scale) => {
+        if (scale !== "x" || !timePlots.includes(plot)) return;
+        isWhole = plot.scales.x.min <= 0 && plot.scales.x.max >= end - 1e-9;
+        zoom(plot.scales.x.min, plot.scales.x.max);
+      }],
     },
   });
   const axes = (label) => [
@@ -474,9 +481,6 @@
       drawn = performance.now();
       cost = drawn - now;
     };
-    // Whether nobody has zoomed in: then the plots grow with the run.
-    let isWhole = true;
-    for (const plot of timePlots) plot.over.addEventListener("mouseup", () => setTimeout(() => (isWhole = timePlots[0].scales.x.min <= 0 && timePlots[0].scales.x.max >= end - 1e-9)));
     feed.addEventListener("tick", (event) => {
       const message = JSON.parse(event.data);
       window.tributary.ticks = (window.tributary.ticks || 0) + 1;
@@ -493,7 +497,7 @@
     feed.onopen = () => (live.dataset.state = "open");
   };
   if (raw.feed) listen();
-  if (raw.presence) new EventSource(raw.presence);
+  if (raw.presence) window.presence = new EventSource(raw.presence);
 
   // Where the address says.
   const hash = new URLSearchParams(location.hash.slice(1));

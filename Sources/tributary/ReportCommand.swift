@@ -58,6 +58,9 @@ struct ReportCommand: AsyncParsableCommand {
     /// Shows a run that another process makes, until a signal comes.
     private func follow(_ folder: String, at address: ListenAddress) async throws {
         guard runs.count == 1 else { throw ValidationError("--live follows one run or experiment") }
+        guard out == nil, movie == nil, film == nil, arms == nil, !embedMovie else {
+            throw ValidationError("--live writes nothing and shows what goes on: it has no other option beside it")
+        }
         let views = try await Views(ViewOptions(live: address), folder: folder, files: FileBoard())
         await Signals.first(within: nil)
         await views.stop()

@@ -8,7 +8,7 @@ struct Tributary: AsyncParsableCommand {
         commandName: "tributary",
         abstract: "Streams one movie from several servers at once, and says why it stalled.",
         discussion: """
-            Exit status: 0 done, 1 the run failed, 2 the wire contradicts the logs, 3 the wire cannot tell, 64 wrong usage, 65 wrong configuration or data, 130 interrupted (the \
+            Exit status: 0 done, 1 the run failed, 2 the wire contradicts the logs or a player the model, 3 neither can tell, 64 wrong usage, 65 wrong configuration or data, 130 interrupted (the \
             run's folder is complete as far as it goes).
             """,
         version: "0.1.0",

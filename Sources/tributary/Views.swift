@@ -90,7 +90,7 @@ struct PlayerCommand: ParsableCommand {
         discussion: """
             The player is the page of 'watch --play': it writes player.jsonl into the run's folder. The model is given the \
             bytes as they came and the moment at which play was pressed. Exit status 2 if their stalls differ in number, or \
-            in a begin or end by more than the tolerance.
+            in a begin or end by more than the tolerance, 3 if the viewer paused or sought.
             """
     )
     @Argument(help: "Run folders.", completion: .directory)
@@ -133,7 +133,8 @@ struct PlayerCommand: ParsableCommand {
                 } else {
                     Terminal.result((runs.count > 1 ? "\(folder): " : "") + check.text)
                 }
-                if check.worst.map({ Double($0) > tolerance * 1e9 }) ?? true { status = max(status, 2) }
+                let isFar = check.worst.map { Double($0) > tolerance * 1e9 } ?? true
+                if isFar { status = max(status, check.disturbance == nil ? 2 : 3) }
             } catch {
                 Terminal.error("error: \(error)")
                 status = 65

@@ -104,7 +104,9 @@ struct PlayoutModelTests {
         #expect(late.stalls.map(\.duration) == [1])
     }
 
-    @Test("what ends a stall doubles with each, up to its most: at half the bit rate a stall lasts twice as long as that")
+    @Test(
+        "what ends a stall doubles with each, up to its most: at half the bit rate a stall lasts twice as long as that"
+    )
     func growingResume() {
         var model = PlayoutModel(.init(start: 0, resume: 400_000_000, mostResume: 3_000_000_000))
         // A millisecond of media every two: h ahead lasts for 2h, and h more takes 2h to come.
@@ -116,7 +118,9 @@ struct PlayoutModelTests {
         let stalls = stride(from: 0, to: times.count - 1, by: 2).map { times[$0 + 1] - times[$0] }
         let plays = stride(from: 1, to: times.count - 1, by: 2).map { times[$0 + 1] - times[$0] }
         #expect(stalls.count == 5)
-        for (found, wanted) in zip(stalls, [0.8, 1.6, 3.2, 6, 6]) { #expect(abs(Double(found) / 1e9 - wanted) <= 0.002) }
+        for (found, wanted) in zip(stalls, [0.8, 1.6, 3.2, 6, 6]) {
+            #expect(abs(Double(found) / 1e9 - wanted) <= 0.002)
+        }
         for (found, wanted) in zip(plays, [0.8, 1.6, 3.2, 6, 6]) { #expect(abs(Double(found) / 1e9 - wanted) <= 0.002) }
     }
 

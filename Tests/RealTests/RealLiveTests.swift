@@ -78,9 +78,9 @@ struct RealLiveTests {
             file.update { $0.received.insert(UInt64(range.lowerBound)..<UInt64(range.upperBound)) }
         }
         // Asked for before even the size is known.
-        async let whole = get(server.url + "movie.mp4")
-        async let tail = get(server.url + "movie.mp4", ["Range": "bytes=-1000"])
-        async let middle = get(server.url + "movie.mp4", ["Range": "bytes=100000-199999"])
+        async let whole = get(server.url + "movie/movie.mp4")
+        async let tail = get(server.url + "movie/movie.mp4", ["Range": "bytes=-1000"])
+        async let middle = get(server.url + "movie/movie.mp4", ["Range": "bytes=100000-199999"])
         try arrive(250_000..<300_000)
         file.update { $0.byteCount = UInt64(bytes.count) }
         let late = try await tail
@@ -99,10 +99,10 @@ struct RealLiveTests {
         let all = try await whole
         #expect(all.status == 200 && all.body == bytes)
         #expect(all.fields.value(forHTTPHeaderField: "Accept-Ranges") == "bytes")
-        let beyond = try await get(server.url + "movie.mp4", ["Range": "bytes=300000-"])
+        let beyond = try await get(server.url + "movie/movie.mp4", ["Range": "bytes=300000-"])
         #expect(beyond.status == 416)
         #expect(beyond.fields.value(forHTTPHeaderField: "Content-Range") == "bytes */300000")
-        let head = try await get(server.url + "movie.mp4", method: "HEAD")
+        let head = try await get(server.url + "movie/movie.mp4", method: "HEAD")
         #expect(head.status == 200 && head.body.isEmpty)
         #expect(head.fields.value(forHTTPHeaderField: "Content-Length") == "300000")
         await server.stop()
@@ -121,8 +121,8 @@ struct RealLiveTests {
             $0.hasEnded = true
         }
         let server = try await PlayServer(folder: scratch.path, files: files, name: "movie").serve(at: .loopback)
-        await #expect(throws: (any Error).self) { try await get(server.url + "movie") }
-        #expect(try await get(server.url + "movie", ["Range": "bytes=0-999"]).body.count == 1_000)
+        await #expect(throws: (any Error).self) { try await get(server.url + "movie/movie") }
+        #expect(try await get(server.url + "movie/movie", ["Range": "bytes=0-999"]).body.count == 1_000)
         await server.stop()
     }
 
@@ -138,7 +138,8 @@ struct RealLiveTests {
         #expect(try await get(server.url, ["Host": "evil.example:80"]).status == 421)
         #expect(try await get(server.url, ["Host": "localhost"]).status == 200)
         let own = String(server.url.dropLast())
-        let line = #"{"t_ns":1,"type":"waiting","media_ns":2,"buffered_ns":3,"clock_error_ns":4,"more":"</script>"}"#
+        let line =
+            #"{"t_ns":1,"type":"waiting","media_ns":2,"buffered_ns":3,"clock_error_ns":4,"page":5,"more":"</script>"}"#
         #expect(try await get(server.url + "player", method: "POST", body: line).status == 403)
         #expect(
             try await get(server.url + "player", ["Origin": "http://evil.example"], method: "POST", body: line).status
@@ -163,9 +164,9 @@ struct RealLiveTests {
             ).status == 413
         )
         let log = try String(contentsOfFile: scratch.path + "/player.jsonl", encoding: .utf8)
-        #expect(log == #"{"t_ns":1,"type":"waiting","media_ns":2,"buffered_ns":3,"clock_error_ns":4}"# + "\n")
+        #expect(log == #"{"t_ns":1,"type":"waiting","media_ns":2,"buffered_ns":3,"clock_error_ns":4,"page":5}"# + "\n")
         // The name is one part of a path, whatever the movie is called.
-        #expect(try await get(server.url + "..x.mp4").status == 404)
+        #expect(try await get(server.url + "movie/..x.mp4").status == 404)
         await server.stop()
         // Another one at the same port says why not.
         let first = try await PlayServer(folder: scratch.path, files: FileBoard(), name: "x").serve(at: .loopback)

@@ -32,6 +32,10 @@ private struct Page: Equatable {
         segments = segments.prefix(first) + (patch["segments"]?["list"]?.items ?? []).map(\.json)
         for bins in patch["bins"]?.items ?? [] {
             let width = try #require(bins["width"]?.integer)
+            if bins["isTooLong"] != nil {
+                (counts[width], bytes[width]) = (nil, nil)
+                continue
+            }
             let from = Int(try #require(bins["from"]?.integer))
             for (key, place) in [("counts", \Page.counts), ("bytes", \Page.bytes)] {
                 let new = (bins[key]?.items ?? []).map(numbers)
@@ -53,6 +57,8 @@ struct LiveStoryTests {
         var (time, played): (Int64, Int64) = (0, 0)
         for index in 0..<800 {
             time += Int64.random(in: 1_000_000...100_000_000, using: &generator)
+            // Nothing for a while: intervals without a chunk.
+            if index == 300 || index == 600 { time += 5_000_000_000 }
             chunks +=
                 "\(index),\(time),\(index % 3 == 0 ? "b" : "a"),\(index * 65_536),65536,\(time - 900_000),\(time - 500_000),\(time),0\n"
             let playable = Int64(index) * 50_000_000
@@ -109,6 +115,9 @@ struct LiveStoryTests {
         #expect(late.segments.count == 7)
         #expect(late.counts[10_000]?.reduce(0) { $0 + $1.reduce(0, +) } == 800)
         #expect(late.bytes[10_000]?.map { $0.last ?? 0 } == [533 * 65_536, 267 * 65_536])
+        for (width, counts) in late.counts {
+            #expect(counts.allSatisfy { Int64($0.count) == (late.t.last ?? 0) / width + 1 })
+        }
         // Lines are merged alike; what a segment was while it was open is gone.
         #expect(page == late)
     }
@@ -149,6 +158,37 @@ struct LiveStoryTests {
         var story = try #require(LiveStory(folder: folder.path))
         let isThere = story.skip(to: try #require(LiveStory.Position(text)))
         #expect(!isThere)
+    }
+
+    @Test("numbers that no run has do no harm")
+    func hostile() throws {
+        let folder = try Folder()
+        var text = "seq,t_ns,source,offset,length,requested_ns,first_byte_ns,done_ns,dup\n0,1,a,0,100,1,1,1,0\n"
+        try folder.write("chunks.csv", Data(text.utf8))
+        var story = try #require(LiveStory(folder: folder.path))
+        var page = Page()
+        let first = story.advance()
+        try page.take(try #require(first))
+        for done in ["2000000000000000", "9223372036854775807", "5"] {
+            text += "1,1,b,18446744073709551615,18446744073709551615,0,0,\(done),18446744073709551615\n"
+            try folder.write("chunks.csv", Data(text.utf8))
+            let next = story.advance()
+            let patch = try #require(next)
+            try page.take(patch)
+            // What lies in a million intervals is left out instead of made.
+            #expect(patch.json.utf8.count < 100_000)
+        }
+        #expect(page.t.count == 4)
+        try folder.write(
+            "buffer.csv",
+            Data(
+                "h\n9223372036854775807,1,2,3,x\n-1,1,1,1,x\n1,9223372036854775807,-9223372036854775808,9223372036854775807,x\n"
+                    .utf8
+            )
+        )
+        try folder.write("events.jsonl", Data(#"{"t_ns":1e300,"type":"stall_begin","media_ns":-1e300}"#.utf8 + [10]))
+        _ = story.advance()
+        #expect(story.sentence.contains("no stall so far"))
     }
 
     @Test("what is no position is none", arguments: ["", "1", "1.2", "1.2.3.4", "a.b.c", "-1.0.0", "1..2"])
