@@ -64,11 +64,10 @@ struct ViewOptions {
     var movieName = "movie"
 }
 
-/// `--live[=PORT]`.
+/// `--live[=PORT]`: that it may stand without a value is settled in ``Tributary/main()``.
 struct LiveOption: ParsableArguments {
     @Option(
         name: .customLong("live"),
-        defaultAsFlag: ListenAddress.loopback,
         help: ArgumentHelp(
             "Show the report while the run goes on: --live, --live=PORT or --live=HOST:PORT; on loopback unless HOST says otherwise.",
             valueName: "[host:]port"
@@ -79,7 +78,6 @@ struct LiveOption: ParsableArguments {
 
 extension ListenAddress: ExpressibleByArgument {
     public init?(argument: String) { self.init(argument) }
-    public var defaultValueDescription: String { description }
 }
 
 /// What a player that played from `--play` did, beside the model.

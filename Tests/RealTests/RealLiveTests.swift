@@ -181,6 +181,28 @@ struct RealLiveTests {
     }
 
     @Test(
+        "--live has its port behind a '=' wherever it stands, and without a page the run ends as ever",
+        .enabled(if: RealReportTests.plots != nil, "needs uPlot: run tools/setup"),
+        arguments: [
+            (["run", "FILE", "--live=localhost:0"], "live: http://localhost:"),
+            (["run", "--live=localhost:0", "FILE"], "live: http://localhost:"),
+            (["run", "--live", "FILE"], "live: http://127.0.0.1:"),
+            (["run", "FILE", "--live"], "live: http://127.0.0.1:"),
+        ]
+    )
+    func option(words: [String], line: String) throws {
+        let scratch = try Scratch()
+        let file = Self.root.path + "/tools/pipelines/closed-form.yaml"
+        let program = try Program(
+            words.map { $0 == "FILE" ? file : $0 } + ["--out", scratch.path + "/runs", "-q"],
+            in: Self.root.path
+        )
+        let (status, _, errors) = program.end()
+        #expect(status == 0)
+        #expect(errors.hasPrefix(line), "\(errors.prefix(200))")
+    }
+
+    @Test(
         "a page loses and doubles nothing when its server is killed and begun anew; both pages become the report",
         .enabled(
             if: RealReportTests.hasBrowser && RealReportTests.plots != nil,
