@@ -113,7 +113,7 @@ struct RunCommand: AsyncParsableCommand {
             .max() ?? 0
         ReportCommand.afterRun(folder)
         let wasInterrupted = control.state != .running
-        await views.linger(control)
+        await views.linger(control, hasMovie: false)
         if wasInterrupted { throw ExitCode(130) }
         if results.contains(where: { !$0.result.errors.isEmpty }) { throw ExitCode(1) }
         if status != 0 { throw ExitCode(status) }
@@ -191,7 +191,7 @@ func performRun(
     if let folder = result.folder, file.pipelines.contains(where: { !$0.demands.isService && !$0.sources.isEmpty }) {
         ReportCommand.afterRun(folder)
     }
-    await views.linger(control)
+    await views.linger(control, hasMovie: result.errors.isEmpty)
     if let folder = result.folder, PlayerCheck.isFor(folder) {
         let check = try? PlayerCommand.check(folder, .chromium)
         if let check { output.json ? Terminal.error(check.text) : Terminal.result(check.text) }

@@ -40,8 +40,10 @@ struct Views {
     }
 
     /// Stays while somebody looks or plays, until a signal ends it.
-    func linger(_ control: RunControl) async {
-        if let player, control.state == .running {
+    ///
+    /// - Parameter hasMovie: Whether there is a movie to wait for a player with.
+    func linger(_ control: RunControl, hasMovie: Bool) async {
+        if let player, hasMovie, control.state == .running {
             Terminal.error("the movie is here until its player has left; Ctrl-C ends it")
             while control.state == .running, !player.audience.hasLeft { try? await Task.sleep(for: .milliseconds(50)) }
         }

@@ -66,7 +66,10 @@ struct Watch: AsyncParsableCommand {
         let current = FileManager.default.currentDirectoryPath
         let name = URL(filePath: urls[0]).lastPathComponent
         // A player plays from the file; without --out it stands in the run's folder.
-        if let outFile = outFile ?? (play == nil ? nil : Run.absolute(folder) + "/" + name) {
+        // Beside the run's own files, whatever it is called.
+        let isLog = ["csv", "json", "jsonl", "html", "pcapng"].contains(URL(filePath: name).pathExtension)
+        let received = Run.absolute(folder) + "/" + (isLog || name.hasPrefix(".") ? "movie-" : "") + name
+        if let outFile = outFile ?? (play == nil ? nil : received) {
             let path = outFile.hasPrefix("/") ? outFile : current + "/" + outFile
             lines.append("      - { type: file, path: \(SummaryValue.quoted(path)), force: \(force) }")
         }

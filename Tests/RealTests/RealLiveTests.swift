@@ -202,6 +202,23 @@ struct RealLiveTests {
         #expect(errors.hasPrefix(line), "\(errors.prefix(200))")
     }
 
+    @Test("a run that has no movie does not wait for a player")
+    func nothingToPlay() throws {
+        let scratch = try Scratch()
+        let server = try Program(["serve", scratch.path, "--tcp", "127.0.0.1:0", "-q"], in: scratch.path)
+        let address = String(server.line().dropFirst(4))
+        let program = try Program(
+            ["watch", "tcp://\(address)/movie.mp4", "--play", "0", "--runs", scratch.path + "/runs", "-q"],
+            in: scratch.path
+        )
+        let (status, _, errors) = program.end()
+        server.signal(SIGINT)
+        _ = server.end()
+        #expect(status == 1)
+        #expect(errors.contains("movie: http://127.0.0.1:"))
+        #expect(errors.contains("error: "), "\(errors)")
+    }
+
     @Test(
         "a page loses and doubles nothing when its server is killed and begun anew; both pages become the report",
         .enabled(
