@@ -113,15 +113,15 @@ public struct LiveStory {
 
     /// What it does, in words.
     public var sentence: String {
+        let state = story.segments.last?.state ?? .startup
         let count = story.stallCount
         let stalls =
             count == 0
-            ? "no stall so far"
-            : "\(count) stall\(count == 1 ? "" : "s") of \(String(format: "%.1f s", story.stallTotal)) so far"
+            ? "no stall" : "\(count) stall\(count == 1 ? "" : "s") of \(String(format: "%.1f s", story.stallTotal))"
         let words: [RunStory.Segment.State: String] = [
             .startup: "is starting", .playing: "plays", .stalled: "stalls", .ended: "has ended",
         ]
-        return "\(story.title) \(words[story.segments.last?.state ?? .startup] ?? ""): \(stalls)"
+        return "\(story.title) \(words[state] ?? ""): \(stalls)\(state == .ended ? "" : " so far")"
     }
 
     // MARK: Taking
