@@ -51,7 +51,8 @@ public struct PlayerCheck: Sendable {
             throw Unreadable(description: "\(folder)/player.jsonl: nobody has pressed play")
         }
         self.pressed = pressed
-        play(levels, map, mediaLength: map?.duration ?? Self.mediaLength(folder))
+        let playout = RunReading.stage("playout", of: RunReading.json(folder + "/summary.json"))
+        play(levels, map, mediaLength: map?.duration ?? (playout?["media_ns"] as? NSNumber)?.int64Value)
     }
 
     /// - Returns: When play was pressed for the first time.
@@ -95,13 +96,6 @@ public struct PlayerCheck: Sendable {
             }
         }
         return pressed
-    }
-
-    private static func mediaLength(_ folder: String) -> Int64? {
-        let pipelines = RunReading.json(folder + "/summary.json")?["pipelines"] as? [String: Any] ?? [:]
-        return pipelines.values.lazy
-            .compactMap { (($0 as? [String: Any])?["stages"] as? [String: Any])?["playout"] as? [String: Any] }
-            .compactMap { ($0["media_ns"] as? NSNumber)?.int64Value }.first
     }
 
     private mutating func play(_ levels: Data, _ map: MovieMap?, mediaLength: Int64?) {

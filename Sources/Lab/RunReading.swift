@@ -51,9 +51,7 @@ public struct RunReading: Sendable {
         let summary = Self.json(folder + "/summary.json")
         isFinished = summary != nil
         errors = summary?["errors"] as? [String] ?? []
-        let pipelines = summary?["pipelines"] as? [String: Any] ?? [:]
-        let playout = pipelines.values.lazy
-            .compactMap { (($0 as? [String: Any])?["stages"] as? [String: Any])?["playout"] as? [String: Any] }.first
+        let playout = Self.stage("playout", of: summary)
         func number(_ key: String) -> Double? { (playout?[key] as? NSNumber)?.doubleValue }
         shares = []
         duplicates = 0
@@ -110,6 +108,18 @@ public struct RunReading: Sendable {
         stallCount = count
         stallTotal = Double(stalled) / 1e9
         stalledPercent = last > 0 ? 100 * Double(stalled) / Double(last) : nil
+    }
+
+    /// What a stage had to say in a summary, by its name.
+    package static func stage(_ name: String, of summary: [String: Any]?) -> [String: Any]? {
+        (summary?["pipelines"] as? [String: Any] ?? [:]).values.lazy
+            .compactMap { (($0 as? [String: Any])?["stages"] as? [String: Any])?[name] as? [String: Any] }.first
+    }
+
+    /// The movie that a run has received into its own folder, if it has.
+    package static func receivedMovie(in folder: String) -> String? {
+        ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).sorted()
+            .first { $0.hasSuffix(".mp4") || $0.hasSuffix(".webm") }.map { folder + "/" + $0 }
     }
 
     /// A JSON object of a file; `nil` if there is none.

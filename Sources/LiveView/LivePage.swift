@@ -25,6 +25,7 @@ public final class LivePage: Sendable {
     /// How often something is sent, and how often a look is taken at which runs there are.
     private static let interval = Duration.milliseconds(100)
     private static let turnInterval = Duration.milliseconds(500)
+    private static let lastEventID = HTTPField.Name("Last-Event-ID")
 
     /// - Parameters:
     ///   - folder: Of a run or an experiment; it need not be there yet.
@@ -39,7 +40,10 @@ public final class LivePage: Sendable {
         try await LocalServer(address, audience: audience) { router in
             router.get("/") { _, _ in html(self.page()) }
             router.get("/feed") { request, _ in
-                self.feed(of: request.uri.queryParameters["of"].map(String.init), from: request.headers[.lastEventID])
+                self.feed(
+                    of: request.uri.queryParameters["of"].map(String.init),
+                    from: Self.lastEventID.flatMap { request.headers[$0] }
+                )
             }
             router.get("/presence") { _, _ in EventStream.response(self.audience) { try await $0.stay() } }
             for method in [HTTPRequest.Method.get, .head] {
@@ -134,10 +138,6 @@ func html(_ text: String) -> Response {
         headers: [.contentType: "text/html; charset=utf-8"],
         body: ResponseBody(byteBuffer: ByteBuffer(string: text))
     )
-}
-
-extension HTTPField.Name {
-    static let lastEventID = HTTPField.Name("Last-Event-ID")!
 }
 
 /// The folder of a run or of an experiment, as it grows.

@@ -26,7 +26,7 @@ public struct LiveStory {
         public var description: String { "\(chunks).\(levels).\(events)" }
     }
 
-    public let folder: String
+    private let folder: String
     private var story: RunStory
     private var chunks: LogTail
     private var levels: LogTail

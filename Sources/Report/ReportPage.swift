@@ -66,13 +66,7 @@ public struct ReportPage {
 
     /// A movie that a run has received into its own folder: the one that its replay shows.
     public var receivedMovie: String? {
-        for story in stories {
-            let names = ((try? FileManager.default.contentsOfDirectory(atPath: story.folder)) ?? []).sorted()
-            if let name = names.first(where: { $0.hasSuffix(".mp4") || $0.hasSuffix(".webm") }) {
-                return story.folder + "/" + name
-            }
-        }
-        return nil
+        stories.lazy.compactMap { RunReading.receivedMovie(in: $0.folder) }.first
     }
 
     /// The same as a film.

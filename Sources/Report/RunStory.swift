@@ -81,11 +81,9 @@ struct RunStory {
     /// What only the end of a run tells.
     mutating func readSummary() {
         crosscheck = RunReading.json(folder + "/crosscheck.json")
-        let summary = RunReading.json(folder + "/summary.json") ?? [:]
-        let stages = (summary["pipelines"] as? [String: Any] ?? [:]).values
-            .compactMap { ($0 as? [String: Any])?["stages"] as? [String: Any] }
-        let playout = stages.compactMap { $0["playout"] as? [String: Any] }.first ?? [:]
-        let movie = stages.compactMap { $0["movie"] as? [String: Any] }.first ?? [:]
+        let summary = RunReading.json(folder + "/summary.json")
+        let playout = RunReading.stage("playout", of: summary) ?? [:]
+        let movie = RunReading.stage("movie", of: summary) ?? [:]
         if let length = (playout["media_ns"] as? NSNumber)?.int64Value { mediaLength = max(0, min(1 << 60, length)) }
         if let count = (movie["object_bytes"] as? NSNumber)?.int64Value {
             objectByteCount = max(0, min(1 << 60, count))
